@@ -2909,15 +2909,16 @@ CBUF__COLD int64_t cbuf__wait_slowly(cbuf_reader *reader, uint32_t n, int64_t ti
         if (there >= n) return n;
         int64_t some = CBUF__AS(int64_t, there), now = cbuf__now_ns(CBUF__MONOTONIC);
         int64_t left = timeout_ns < 0 ? INT64_MAX : start + timeout_ns - now;
-        if (state == CBUF__CLOSED) return some ? some : CBUF_ECLOSED;
-        if (state == CBUF__RETIRED) return some ? some : CBUF_ERETIRED;
-        if (left <= 0) return some;
-        if (now - checked > 500000000) {
-            int gone = cbuf__look_after_file(ring);
-            if (gone) return some && gone == CBUF_ERETIRED ? some : gone;
+        int gone = 0;
+        if (state == CBUF__CLOSED) gone = CBUF_ECLOSED;
+        if (state == CBUF__RETIRED) gone = CBUF_ERETIRED;
+        if (!gone && now - checked > 500000000) {
+            gone = cbuf__look_after_file(ring);
             checked = now;
             cbuf__stamp(reader);
         }
+        if (gone) return some && gone != CBUF_EFORMAT ? some : gone;
+        if (left <= 0) return some;
         if (reader->wait == CBUF_YIELD) sched_yield();
         if (reader->wait == CBUF_SLEEP) cbuf__nap(reader, reader->cursor + n, left, &brief);
     }
