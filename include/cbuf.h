@@ -2763,7 +2763,8 @@ static inline int cbuf_create(cbuf_ring *ring, const cbuf_options *options)
 {
     cbuf__facts facts;
     int error = CBUF_EEXIST;
-    for (uint32_t n = 0; error == CBUF_EEXIST && n < (options->name ? 1 : 10000); n++) {
+    for (uint32_t n = 0; n < (options->name ? 1 : 10000); n++) {
+        if (error != CBUF_EEXIST && error != CBUF_EBUSY) break; /* an automatic name that is free */
         cbuf__begin(ring);
         error = cbuf__set_path(ring, options->name, n);
         if (!error) error = cbuf__resolve(ring, options, 4096, &facts);
