@@ -278,7 +278,7 @@ typedef struct cbuf_reader_options {
     uint8_t wait;      /* enum cbuf_wait_mode, of cbuf_wait */
     bool anonymous;    /* take no slot: never a gate, not seen; needs read permission only */
     bool lossy;        /* registered, but never a gate */
-    uint64_t sequence; /* with CBUF_AT */
+    uint64_t sequence; /* with CBUF_AT; at most 2^31 - 1 rows ahead of head */
     uint32_t prefetch; /* fetch the row this far ahead at each read, to 1,024; 0: do not */
     uint32_t spins;    /* polls before sleeping or yielding; 0: 1,000 */
 } cbuf_reader_options;
@@ -430,9 +430,9 @@ static inline int64_t cbuf_peek(cbuf_reader *reader, uint32_t max, const void **
 static inline bool cbuf_still_valid(const cbuf_reader *reader);
 static inline void cbuf_advance(cbuf_reader *reader, uint32_t n);
 
-/* Moves the cursor to a sequence number (what is skipped does not count as lost), or to the first
- * row that is still there and whose column is >= *value, a value of the column's numeric type; the
- * column must ascend over the rows. 0, or CBUF_EINVAL. */
+/* Moves the cursor to a sequence number, at most 2^31 - 1 rows ahead of head (what is skipped does
+ * not count as lost), or to the first row that is still there and whose column is >= *value, a
+ * value of the column's numeric type; the column must ascend over the rows. 0, or CBUF_EINVAL. */
 static inline int cbuf_seek(cbuf_reader *reader, uint64_t sequence);
 static inline int cbuf_seek_value(
     cbuf_reader *reader, const cbuf_column *column, const void *value);
@@ -827,7 +827,7 @@ CBUF__INLINE void cbuf__put(
     cbuf__word *to = cbuf__at(ring, sequence);
     uint64_t tail = 0;
     size_t words = row_bytes / 8, rest = row_bytes % 8;
-    if (ring->shared_tail) { /* rest is 0 */
+    if (ring->shared_tail && row_bytes >= 8) { /* rest is 0 */
         cbuf__words_in(to, row, words - 1);
         tail = cbuf__get(row + 8 * (words - 1));
         cbuf__store_release(to + (words - 1), cbuf__seal(tail, sequence + 1)); /* W2 */
@@ -865,7 +865,7 @@ CBUF__INLINE uint64_t cbuf__until_end(const cbuf_ring *ring, uint64_t sequence, 
 CBUF__INLINE void cbuf__put_rows(const cbuf_ring *ring, uint64_t sequence,
     const unsigned char *rows, uint64_t n, uint32_t row_bytes)
 {
-    if (ring->dense && ring->stride == row_bytes && n > 1) {
+    if (ring->dense && row_bytes % 8 == 0 && ring->stride == row_bytes && n > 1) {
         uint64_t first = cbuf__until_end(ring, sequence, n);
         size_t bytes = cbuf__span(first, row_bytes), rest = cbuf__span(n - first, row_bytes);
         cbuf__bulk_in(cbuf__at(ring, sequence), rows, bytes);
@@ -879,7 +879,7 @@ CBUF__INLINE void cbuf__put_rows(const cbuf_ring *ring, uint64_t sequence,
 CBUF__INLINE void cbuf__take_rows(const cbuf_ring *ring, uint64_t sequence, unsigned char *rows,
     uint64_t n, uint32_t row_bytes)
 {
-    if (ring->stride == row_bytes && n > 1) {
+    if (row_bytes % 8 == 0 && ring->stride == row_bytes && n > 1) {
         uint64_t first = cbuf__until_end(ring, sequence, n);
         size_t bytes = cbuf__span(first, row_bytes), rest = cbuf__span(n - first, row_bytes);
         cbuf__bulk_out(rows, cbuf__at(ring, sequence), bytes);
@@ -1015,13 +1015,14 @@ CBUF__COLD void cbuf__scan_gates(cbuf_ring *ring)
 }
 
 /* The ring is full: looks after the slot that holds it up, once a millisecond at most. Frees it if
- * its reader is dead, which the kernel says: its lock can be had. Demotes a gate that stands. */
-CBUF__COLD void cbuf__mind_slowest(cbuf_ring *ring)
+ * its reader is dead, which the kernel says: its lock can be had. Demotes a gate that stands. True
+ * if it did either. */
+CBUF__COLD bool cbuf__mind_slowest(cbuf_ring *ring)
 {
     int64_t now = cbuf__now_ns(CBUF__MONOTONIC);
     struct cbuf__slot *slot = &ring->readers->slots[ring->slowest];
     uint64_t cursor = cbuf__load_relaxed(&slot->cursor);
-    if (ring->minded_ns && now - ring->minded_ns < 1000000) return;
+    if (ring->minded_ns && now - ring->minded_ns < 1000000) return false;
     ring->minded_ns = now;
     if (ring->readers_fd >= 0 &&
         !cbuf__lock(ring->readers_fd, CBUF__EXCLUSIVE, ring->slowest, false)) {
@@ -1029,14 +1030,18 @@ CBUF__COLD void cbuf__mind_slowest(cbuf_ring *ring)
         cbuf__store_release(&slot->cursor, CBUF__FREE);
         cbuf__store_release(&slot->owned, 0);
         cbuf__lock(ring->readers_fd, CBUF__UNLOCK, ring->slowest, false);
-    } else if (cursor != ring->stuck_cursor || !ring->stuck_since_ns) {
+        return true;
+    }
+    if (cursor != ring->stuck_cursor || !ring->stuck_since_ns) {
         ring->stuck_cursor = cursor;
         ring->stuck_since_ns = now;
-    } else if (ring->options.demote_ns && now - ring->stuck_since_ns >= ring->options.demote_ns) {
-        cbuf__store_relaxed(ring->gates + ring->slowest, cbuf__load_relaxed(&slot->incarnation));
-        cbuf__count(&ring->file->demotions, 1);
-        ring->stuck_since_ns = 0;
     }
+    if (!ring->options.demote_ns || now - ring->stuck_since_ns < ring->options.demote_ns)
+        return false;
+    cbuf__store_relaxed(ring->gates + ring->slowest, cbuf__load_relaxed(&slot->incarnation));
+    cbuf__count(&ring->file->demotions, 1);
+    ring->stuck_since_ns = 0;
+    return true;
 }
 
 /* Waits until the gates leave room for `rows` rows, at most ns (negative: without limit). Where
@@ -1050,9 +1055,9 @@ CBUF__COLD bool cbuf__await_gates(cbuf_ring *ring, uint64_t rows, int64_t ns)
         uint64_t seen = cbuf__load_relaxed(&slot->cursor);
         for (int i = 0; i < 1000 && cbuf__load_relaxed(&slot->cursor) == seen; i++) cbuf__pause();
         cbuf__scan_gates(ring);
+        if (ring->limit < ring->next + rows && cbuf__mind_slowest(ring)) cbuf__scan_gates(ring);
         if (ring->limit >= ring->next + rows) return true;
         if (ns >= 0 && (left = start + ns - cbuf__now_ns(CBUF__MONOTONIC)) <= 0) return false;
-        cbuf__mind_slowest(ring);
         bool sure;
         uint64_t wanted = ring->next + rows - ring->capacity;
         uint64_t count = cbuf__wish(&ring->readers->room, wanted, &sure);
@@ -1070,8 +1075,7 @@ CBUF__COLD int cbuf__pass_gates(cbuf_ring *ring)
     cbuf__scan_gates(ring);
     if (ring->limit > ring->next) return 1;
     if (ring->options.on_full == CBUF_DROP_NEWEST) {
-        cbuf__mind_slowest(ring);
-        cbuf__scan_gates(ring);
+        if (cbuf__mind_slowest(ring)) cbuf__scan_gates(ring);
         return ring->limit > ring->next;
     }
 #ifndef CBUF_NO_OS
@@ -1392,9 +1396,16 @@ static inline void cbuf_advance(cbuf_reader *reader, uint32_t n)
     cbuf__move_cursor(reader, reader->cursor + step);
 }
 
+/* A row far ahead has the number of one that is there: 32 bits tell 2^31 rows apart. */
+CBUF__INLINE bool cbuf__too_far(const cbuf_ring *ring, uint64_t sequence)
+{
+    uint64_t head = cbuf_head(ring);
+    return sequence > head && sequence - head > INT32_MAX;
+}
+
 static inline int cbuf_seek(cbuf_reader *reader, uint64_t sequence)
 {
-    if (sequence > INT64_MAX) return CBUF_EINVAL;
+    if (cbuf__too_far(reader->ring, sequence)) return CBUF_EINVAL;
     reader->published = 0;
     cbuf__move_cursor(reader, sequence);
     return 0;
@@ -1459,8 +1470,9 @@ static inline int cbuf_reader_open(
     reader->fd = -1;
     int error = cbuf__usable(ring, ring->row_bytes);
     if (error) return error;
-    if (chosen.start > CBUF_AT || chosen.wait > CBUF_YIELD || chosen.sequence > INT64_MAX ||
-        chosen.prefetch > 1024)
+    bool at = chosen.start == CBUF_AT;
+    if (chosen.start > CBUF_AT || chosen.wait > CBUF_YIELD || chosen.prefetch > 1024 ||
+        (at && cbuf__too_far(ring, chosen.sequence)))
         return CBUF_EINVAL;
     reader->ring = ring;
     reader->shared_cursor = &reader->unused;
@@ -1472,7 +1484,7 @@ static inline int cbuf_reader_open(
     uint64_t head = cbuf__load_acquire(&ring->file->head), oldest = cbuf_oldest(ring); /* G1 */
     if (oldest > head) oldest = head; /* a producer died that far ahead of its last row */
     uint64_t start = chosen.start == CBUF_NEWEST ? head : oldest;
-    if (chosen.start == CBUF_AT) start = chosen.sequence;
+    if (at) start = chosen.sequence;
     cbuf__store_release(reader->shared_cursor, start);
     reader->cursor = reader->first = start;
     cbuf__stamp(reader);
@@ -1513,12 +1525,12 @@ static inline int64_t cbuf_snapshot(const cbuf_ring *ring, void *to, uint32_t n,
     int error = cbuf__usable(ring, ring->row_bytes);
     if (error) return error;
     for (int tries = 0;; tries++) {
-        uint64_t head = cbuf__load_acquire(&ring->file->head), start = cbuf_oldest(ring);
-        if (head > n && start < head - n) start = head - n;
+        uint64_t start = cbuf_oldest(ring), head = cbuf_head(ring); /* so that start < head */
+        uint64_t most = n < ring->capacity ? n : ring->capacity;
+        if (head > most && start < head - most) start = head - most;
         uint64_t count = head > start ? head - start : 0;
         if (first) *first = start;
         if (!count) return 0;
-        if (count > ring->capacity) continue; /* lapped between the two loads */
         cbuf__take_rows(ring, start, rows, count, ring->row_bytes);
         uint64_t oldest = cbuf__validate(ring);
         if (oldest <= start) return CBUF__AS(int64_t, count);
