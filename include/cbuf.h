@@ -402,7 +402,8 @@ static inline int64_t cbuf_write_columns(
  * their number in the struct's padding must be made with in_place (CBUF_ELAYOUT). Readers see
  * nothing before cbuf_publish; a second claim replaces the first. */
 static inline void *cbuf_claim(cbuf_ring *ring, uint32_t n, int64_t *granted);
-/* Publishes the first n rows of the claim and ends it. n, or CBUF_EINVAL if fewer were claimed. */
+/* Publishes the first n rows of the claim and ends it; 0 gives it up. n, or CBUF_EINVAL if fewer
+ * were claimed. */
 static inline int64_t cbuf_publish(cbuf_ring *ring, uint32_t n);
 static inline uint32_t cbuf_stride(const cbuf_ring *ring);
 
@@ -835,7 +836,7 @@ CBUF__INLINE void cbuf__put(
     }
     cbuf__words_in(to, row, words);
     if (rest) memcpy(&tail, row + 8 * words, rest);
-    if (rest && (ring->dense || rest > 4)) {
+    if (rest && (ring->dense || ring->last > words)) { /* not the word with the number */
         cbuf__store_relaxed(to + words, tail);
         tail = 0;
     }
@@ -1213,12 +1214,13 @@ static inline void *cbuf_claim(cbuf_ring *ring, uint32_t n, int64_t *granted)
 static inline int64_t cbuf_publish(cbuf_ring *ring, uint32_t n)
 {
     if (n > ring->claimed) return CBUF_EINVAL;
+    ring->claimed = 0;
+    if (!n) return 0;
     if (ring->locked) cbuf__lock(ring->readers_fd, CBUF__EXCLUSIVE, CBUF__ROWS_BYTE, true);
     for (uint64_t i = ring->next; !ring->dense && i < ring->next + n; i++) {
         cbuf__word *last = cbuf__at(ring, i) + ring->last;
         cbuf__store_release(last, cbuf__seal(cbuf__load_relaxed(last), i + 1)); /* W2 */
     }
-    ring->claimed = 0;
     cbuf__publish(ring, ring->next + n);
     if (ring->locked) cbuf__lock(ring->readers_fd, CBUF__UNLOCK, CBUF__ROWS_BYTE, true);
     return n;
@@ -2233,6 +2235,7 @@ CBUF__COLD void cbuf__begin(cbuf_ring *ring)
 {
     memset(ring, 0, sizeof *ring);
     ring->local = &ring->in_handle;
+    ring->local->row_bytes = CBUF__FREE; /* no row's size */
     ring->fd = ring->readers_fd = ring->lock_fd = -1;
 }
 
@@ -2654,8 +2657,8 @@ CBUF__COLD void cbuf__release(cbuf_ring *ring)
         if (*fds[i] >= 0) close(*fds[i]);
         *fds[i] = -1;
     }
-    memset(&ring->in_handle, 0, sizeof ring->in_handle);
     ring->local = &ring->in_handle;
+    ring->local->row_bytes = CBUF__FREE;
     ring->file = NULL;
     ring->readers = NULL;
     ring->file_bytes = ring->readers_bytes = 0;
