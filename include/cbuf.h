@@ -134,8 +134,8 @@ extern "C++" {
 #define CBUF__STATIC_ASSERT(what, why) _Static_assert(what, why)
 #endif
 #define CBUF__INLINE static inline __attribute__((always_inline))
-#define CBUF__COLD static __attribute__((noinline, cold, unused))
-#define CBUF__TYPED static inline __attribute__((unused))
+#define CBUF__SLOW static __attribute__((noinline, unused))
+#define CBUF__TYPED static inline __attribute__((always_inline, unused))
 #define CBUF__LIKELY(condition) __builtin_expect(!!(condition), 1)
 #define CBUF__UNLIKELY(condition) __builtin_expect(!!(condition), 0)
 
@@ -247,7 +247,7 @@ typedef struct cbuf_options {
     const cbuf_column *columns; /* in any order; used during the call only */
     uint32_t column_count;      /* 1 to CBUF_MAX_COLUMNS */
     uint32_t row_bytes;         /* sizeof(struct row), to 2^20; 0: where the last column ends */
-    uint32_t reserve_step;      /* 1 to capacity / 2 rows; 0: capacity / 8, at most 64 */
+    uint32_t reserve_step;      /* 1 to capacity / 2 rows; 0: capacity / 64, at most 1,024 */
     uint32_t max_readers;       /* 1 to CBUF_MAX_READERS; 0: 64 */
     uint8_t layout;             /* enum cbuf_layout */
     uint8_t on_full;            /* enum cbuf_on_full */
@@ -291,7 +291,9 @@ struct cbuf__readers;
 struct cbuf__slot;
 
 struct cbuf__local {      /* words of this process alone; a fork() clears them in the child */
-    cbuf__word row_bytes; /* the ring's row size if the short path may be taken, else 0 */
+    cbuf__word row_bytes; /* the ring's row size; 0 in the locked mode */
+    cbuf__word plain;     /* the same for rows whose words are those of the struct, else 0, */
+    cbuf__word other;     /* the same for all other rows, else 0 */
     cbuf__word always, never;
 };
 
@@ -506,26 +508,32 @@ static inline int cbuf_lock_memory(void);             /* the whole process's, no
  * then knows the row's size, and one write is a handful of stores. A ring of another row size gives
  * CBUF_EROWSIZE. */
 #define CBUF_TYPED(prefix, type)                                                                   \
-    CBUF__TYPED int prefix##_write(cbuf_ring *ring, const type *row)                               \
+    CBUF__TYPED int prefix##_write(cbuf_ring *ring_, const type *row_)                             \
     {                                                                                              \
-        return cbuf__write_row(ring, row, sizeof(type));                                           \
+        return cbuf__write_row(ring_, row_, sizeof *row_);                                         \
     }                                                                                              \
-    CBUF__TYPED int64_t prefix##_write_n(cbuf_ring *ring, const type *rows, uint64_t n)            \
+    CBUF__SLOW int64_t prefix##_write_n(cbuf_ring *ring_, const type *rows_, uint64_t n_)          \
     {                                                                                              \
-        return cbuf__write_rows(ring, rows, n, sizeof(type));                                      \
+        return cbuf__write_rows(ring_, rows_, n_, sizeof *rows_);                                  \
     }                                                                                              \
-    CBUF__TYPED int64_t prefix##_read(cbuf_reader *reader, type *rows, uint32_t max)               \
+    CBUF__SLOW int64_t prefix##__read_n(cbuf_reader *reader_, type *rows_, uint32_t max_)          \
     {                                                                                              \
-        return cbuf__read_rows(reader, rows, max, sizeof(type));                                   \
+        return cbuf__read_rows(reader_, rows_, max_, sizeof *rows_);                               \
     }                                                                                              \
-    CBUF__TYPED int prefix##_latest(const cbuf_ring *ring, type *row, uint64_t *sequence)          \
+    CBUF__TYPED int64_t prefix##_read(cbuf_reader *reader_, type *rows_, uint32_t max_)            \
     {                                                                                              \
-        return ring->row_bytes == sizeof(type) ? cbuf_latest(ring, row, sequence) : CBUF_EROWSIZE; \
+        bool one_ = max_ == 1 && cbuf__read_row(reader_, rows_, sizeof *rows_);                    \
+        return one_ ? 1 : prefix##__read_n(reader_, rows_, max_);                                  \
     }                                                                                              \
-    CBUF__TYPED type *prefix##_claim(cbuf_ring *ring)                                              \
+    CBUF__TYPED int prefix##_latest(const cbuf_ring *ring_, type *row_, uint64_t *sequence_)       \
     {                                                                                              \
-        bool same = ring->row_bytes == sizeof(type);                                               \
-        return same ? CBUF__AS(type *, cbuf_claim(ring, 1, NULL)) : NULL;                          \
+        bool same_ = ring_->row_bytes == sizeof *row_;                                             \
+        return same_ ? cbuf_latest(ring_, row_, sequence_) : CBUF_EROWSIZE;                        \
+    }                                                                                              \
+    CBUF__TYPED type *prefix##_claim(cbuf_ring *ring_)                                             \
+    {                                                                                              \
+        bool same_ = ring_->row_bytes == sizeof(type);                                             \
+        return same_ ? CBUF__AS(type *, cbuf_claim(ring_, 1, NULL)) : NULL;                        \
     }                                                                                              \
     CBUF__STATIC_ASSERT(sizeof(type) <= CBUF_MAX_ROW_BYTES, "the row is too large")
 
@@ -619,7 +627,7 @@ CBUF__INLINE int cbuf__futex_wait(const cbuf__word *word, uint32_t seen, int64_t
 CBUF__INLINE void cbuf__futex_wake(cbuf__word *word) { (void)word; }
 #else
 /* A full fence in every running thread of every process that joined: membarrier(2). */
-CBUF__COLD bool cbuf__barrier_all(void) { return !syscall(SYS_membarrier, 1 << 1, 0); }
+CBUF__SLOW bool cbuf__barrier_all(void) { return !syscall(SYS_membarrier, 1 << 1, 0); }
 #ifdef SYS_futex_time64
 #define CBUF__SYS_FUTEX SYS_futex_time64
 #else
@@ -632,14 +640,14 @@ CBUF__INLINE const uint32_t *cbuf__futex_of(const cbuf__word *word)
     return CBUF__AS(const uint32_t *, half) + (__BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__);
 }
 /* Sleeps while that half is `seen`, at most ns (negative: without limit). */
-CBUF__COLD int cbuf__futex_wait(const cbuf__word *word, uint32_t seen, int64_t ns)
+CBUF__SLOW int cbuf__futex_wait(const cbuf__word *word, uint32_t seen, int64_t ns)
 {
     struct { int64_t seconds, nanoseconds; } limit = { ns / 1000000000, ns % 1000000000 };
     void *until = ns < 0 ? NULL : &limit;
     return CBUF__AS(int, syscall(CBUF__SYS_FUTEX, cbuf__futex_of(word), 0 /* FUTEX_WAIT */, seen,
                              until, NULL, 0));
 }
-CBUF__COLD void cbuf__futex_wake(cbuf__word *word)
+CBUF__SLOW void cbuf__futex_wake(cbuf__word *word)
 {
     syscall(CBUF__SYS_FUTEX, cbuf__futex_of(word), 1 /* FUTEX_WAKE */, INT32_MAX, NULL, NULL, 0);
 }
@@ -802,7 +810,7 @@ CBUF__INLINE void cbuf__words_out(unsigned char *to, const cbuf__word *from, siz
  * finds everything else; the compiler sees nothing of it. */
 CBUF__INLINE void cbuf__bulk_in(cbuf__word *to, const unsigned char *from, size_t bytes)
 {
-    if (!CBUF_BULK_COPY) {
+    if (!CBUF_BULK_COPY || bytes <= 2048) { /* rows just filled: see above */
         cbuf__words_in(to, from, bytes / 8);
         return;
     }
@@ -821,19 +829,22 @@ CBUF__INLINE void cbuf__bulk_out(unsigned char *to, const cbuf__word *from, size
     cbuf__fence_compiler();
 }
 
-/* Writes row `sequence` and, in the numbered layout, publishes it with its last word. */
-CBUF__INLINE void cbuf__put(
+/* Writes row `sequence` to its place and publishes it with its last word, which is the struct's. */
+CBUF__INLINE void cbuf__put_plain(
+    cbuf__word *to, uint64_t sequence, const unsigned char *row, uint32_t row_bytes)
+{
+    size_t last = row_bytes / 8 - 1;
+    cbuf__words_in(to, row, last);
+    cbuf__store_release(to + last, cbuf__seal(cbuf__get(row + 8 * last), sequence + 1)); /* W2 */
+}
+
+/* Writes any other row `sequence` and, in the numbered layout, publishes it. */
+CBUF__INLINE void cbuf__put_other(
     const cbuf_ring *ring, uint64_t sequence, const unsigned char *row, uint32_t row_bytes)
 {
     cbuf__word *to = cbuf__at(ring, sequence);
     uint64_t tail = 0;
     size_t words = row_bytes / 8, rest = row_bytes % 8;
-    if (ring->shared_tail && row_bytes >= 8) { /* rest is 0 */
-        cbuf__words_in(to, row, words - 1);
-        tail = cbuf__get(row + 8 * (words - 1));
-        cbuf__store_release(to + (words - 1), cbuf__seal(tail, sequence + 1)); /* W2 */
-        return;
-    }
     cbuf__words_in(to, row, words);
     if (rest) memcpy(&tail, row + 8 * words, rest);
     if (rest && (ring->dense || ring->last > words)) { /* not the word with the number */
@@ -873,8 +884,12 @@ CBUF__INLINE void cbuf__put_rows(const cbuf_ring *ring, uint64_t sequence,
         if (rest) cbuf__bulk_in(cbuf__at(ring, 0), rows + bytes, rest);
         return;
     }
-    for (uint64_t i = 0; i < n; i++, rows += row_bytes)
-        cbuf__put(ring, sequence + i, rows, row_bytes);
+    for (uint64_t end = sequence + n; sequence < end; sequence++, rows += row_bytes) {
+        if (row_bytes >= 8 && ring->shared_tail)
+            cbuf__put_plain(cbuf__at(ring, sequence), sequence, rows, row_bytes);
+        else
+            cbuf__put_other(ring, sequence, rows, row_bytes);
+    }
 }
 
 CBUF__INLINE void cbuf__take_rows(const cbuf_ring *ring, uint64_t sequence, unsigned char *rows,
@@ -917,7 +932,7 @@ CBUF__INLINE uint64_t cbuf__validate(const cbuf_ring *ring)
  * that a sleeper whose wish went with another's finds it changed. A process without membarrier
  * fences at each move instead. After the event count of ConcurrencyKit (ck_ec.h) and Dice, Huang,
  * Yang: Asymmetric Dekker Synchronization (2001). */
-CBUF__COLD bool cbuf__wake(cbuf__event *event, uint64_t reached)
+CBUF__SLOW bool cbuf__wake(cbuf__event *event, uint64_t reached)
 {
     cbuf__fence_seq_cst(); /* E1: for those without membarrier, who come here at each move */
     if (cbuf__load_relaxed(&event->wanted) > reached) return false;
@@ -929,7 +944,7 @@ CBUF__COLD bool cbuf__wake(cbuf__event *event, uint64_t reached)
 
 /* A wish to be woken when the counter reaches `wanted`. Then look at the counter once more, and
  * sleep while `count` is what this returns. *sure: no wake-up can be lost; else sleep briefly. */
-CBUF__COLD uint64_t cbuf__wish(cbuf__event *event, uint64_t wanted, bool *sure)
+CBUF__SLOW uint64_t cbuf__wish(cbuf__event *event, uint64_t wanted, bool *sure)
 {
     uint64_t count = cbuf__load_acquire(&event->count); /* E3: before the wish */
     uint64_t standing = cbuf__load_relaxed(&event->wanted);
@@ -945,7 +960,7 @@ CBUF__INLINE void cbuf__count(cbuf__word *counter, uint64_t n) /* by its only wr
     cbuf__store_relaxed(counter, cbuf__load_relaxed(counter) + n);
 }
 
-CBUF__COLD void cbuf__wake_readers(cbuf_ring *ring, uint64_t head)
+CBUF__SLOW void cbuf__wake_readers(cbuf_ring *ring, uint64_t head)
 {
     if (cbuf__wake(&ring->readers->rows, head)) cbuf__count(&ring->file->wakes, 1);
 }
@@ -978,7 +993,7 @@ CBUF__INLINE int64_t cbuf__now_ns(int clock)
 }
 /* Locks one byte of an open file: an open-file-description lock, which the kernel drops when the
  * last descriptor of that open() is closed, also by death. 0, or -errno. */
-CBUF__COLD int cbuf__lock(int fd, int type, uint32_t byte, bool wait)
+CBUF__SLOW int cbuf__lock(int fd, int type, uint32_t byte, bool wait)
 {
     struct flock lock;
     memset(&lock, 0, sizeof lock);
@@ -997,7 +1012,7 @@ CBUF__COLD int cbuf__lock(int fd, int type, uint32_t byte, bool wait)
  * that registers stores its cursor, fences, then loads head and stores its cursor again; here the
  * fence comes before the loads. So either this scan sees the cursor, or the reader sees a head
  * from which the limit found here cannot overrun it. */
-CBUF__COLD void cbuf__scan_gates(cbuf_ring *ring)
+CBUF__SLOW void cbuf__scan_gates(cbuf_ring *ring)
 {
     uint64_t oldest = ring->next;
     cbuf__fence_seq_cst(); /* G1 */
@@ -1018,7 +1033,7 @@ CBUF__COLD void cbuf__scan_gates(cbuf_ring *ring)
 /* The ring is full: looks after the slot that holds it up, once a millisecond at most. Frees it if
  * its reader is dead, which the kernel says: its lock can be had. Demotes a gate that stands. True
  * if it did either. */
-CBUF__COLD bool cbuf__mind_slowest(cbuf_ring *ring)
+CBUF__SLOW bool cbuf__mind_slowest(cbuf_ring *ring)
 {
     int64_t now = cbuf__now_ns(CBUF__MONOTONIC);
     struct cbuf__slot *slot = &ring->readers->slots[ring->slowest];
@@ -1047,7 +1062,7 @@ CBUF__COLD bool cbuf__mind_slowest(cbuf_ring *ring)
 
 /* Waits until the gates leave room for `rows` rows, at most ns (negative: without limit). Where
  * there is no clock and no sleep it looks once. */
-CBUF__COLD bool cbuf__await_gates(cbuf_ring *ring, uint64_t rows, int64_t ns)
+CBUF__SLOW bool cbuf__await_gates(cbuf_ring *ring, uint64_t rows, int64_t ns)
 {
     int64_t start = cbuf__now_ns(CBUF__MONOTONIC), left = ns;
     cbuf__count(&ring->file->waits, 1);
@@ -1070,20 +1085,38 @@ CBUF__COLD bool cbuf__await_gates(cbuf_ring *ring, uint64_t rows, int64_t ns)
     }
 }
 
+/* There is some room: waits a little longer while it grows. A producer that went on at the first
+ * free row would scan the gates again for the next one (46 against 70 M rows/s). */
+CBUF__SLOW void cbuf__let_grow(cbuf_ring *ring)
+{
+    uint64_t aim = ring->next + (ring->capacity < 8192 ? ring->capacity / 8 : 1024), before;
+    do {
+        before = ring->limit;
+        for (int i = 0; i < 40; i++) cbuf__pause();
+        cbuf__scan_gates(ring);
+    } while (ring->limit < aim && ring->limit > before);
+}
+
 /* The ring is full as far as known. 1: there is room now; 0: refused; or an error. */
-CBUF__COLD int cbuf__pass_gates(cbuf_ring *ring)
+CBUF__SLOW int cbuf__pass_gates(cbuf_ring *ring)
 {
     cbuf__scan_gates(ring);
-    if (ring->limit > ring->next) return 1;
+    if (ring->limit > ring->next) {
+        if (ring->options.on_full == CBUF_BLOCK) cbuf__let_grow(ring);
+        return 1;
+    }
     if (ring->options.on_full == CBUF_DROP_NEWEST) {
         if (cbuf__mind_slowest(ring)) cbuf__scan_gates(ring);
         return ring->limit > ring->next;
     }
 #ifndef CBUF_NO_OS
     int64_t most = ring->options.block_ns ? ring->options.block_ns : CBUF_FOREVER;
-    if (cbuf__await_gates(ring, 1, most)) return 1;
-#endif
+    if (!cbuf__await_gates(ring, 1, most)) return CBUF_ETIMEDOUT;
+    cbuf__let_grow(ring);
+    return 1;
+#else
     return CBUF_ETIMEDOUT;
+#endif
 }
 
 /* =============================================================================== [write] ==== */
@@ -1091,7 +1124,7 @@ CBUF__COLD int cbuf__pass_gates(cbuf_ring *ring)
 /* Makes rows from `next` on writable, at most n: how many, 0 if the policy refuses, or an error.
  * `reserve` moves in steps, so that readers, who load it after each copy, mostly find its line in
  * their cache. It never goes down, also not after a predecessor died ahead of its last row. */
-CBUF__COLD int64_t cbuf__make_room(cbuf_ring *ring, uint64_t n)
+CBUF__SLOW int64_t cbuf__make_room(cbuf_ring *ring, uint64_t n)
 {
     if (!ring->producer) return ring->file ? CBUF_EROLE : CBUF_ENOTOPEN;
     uint64_t most = ring->capacity < 4 ? 1 : ring->capacity / 4, step = ring->options.reserve_step;
@@ -1111,7 +1144,7 @@ CBUF__COLD int64_t cbuf__make_room(cbuf_ring *ring, uint64_t n)
 }
 
 /* Why the short path may not be taken; 0 if it is for the locked mode only. */
-CBUF__COLD int cbuf__unusable(const cbuf_ring *ring, uint32_t row_bytes)
+CBUF__SLOW int cbuf__unusable(const cbuf_ring *ring, uint32_t row_bytes)
 {
     if (!ring->file) return CBUF_ENOTOPEN;
     if (ring->local->never != UINT64_MAX) return CBUF_EFORKED;
@@ -1146,17 +1179,26 @@ CBUF__INLINE int64_t cbuf__write_rows(
     return CBUF__AS(int64_t, n);
 }
 
-CBUF__COLD int cbuf__write_slowly(cbuf_ring *ring, const void *row, uint32_t row_bytes)
+CBUF__SLOW int cbuf__write_slowly(cbuf_ring *ring, const void *row, uint32_t row_bytes)
 {
     return CBUF__AS(int, cbuf__write_rows(ring, row, 1, row_bytes));
 }
 
-CBUF__INLINE int cbuf__write_row(cbuf_ring *ring, const void *row, uint32_t row_bytes)
+/* The shortest way for one row with its number in its padding: the 5 cycles from `next` to `next`
+ * bound it, so nothing else may take longer. */
+CBUF__INLINE int cbuf__write_row(cbuf_ring *ring, const void *from, uint32_t row_bytes)
 {
+    const unsigned char *row = CBUF__AS(const unsigned char *, from);
     uint64_t sequence = ring->next;
-    if (CBUF__UNLIKELY(sequence >= ring->reserved || ring->local->row_bytes != row_bytes))
+    if (CBUF__UNLIKELY(sequence >= ring->reserved)) return cbuf__write_slowly(ring, row, row_bytes);
+    if (row_bytes >= 8 && CBUF__LIKELY(ring->local->plain == row_bytes)) {
+        void *place = ring->rows + cbuf__span(sequence & ring->mask, row_bytes);
+        cbuf__put_plain(CBUF__AS(cbuf__word *, place), sequence, row, row_bytes);
+    } else if (CBUF__LIKELY(ring->local->other == row_bytes)) {
+        cbuf__put_other(ring, sequence, row, row_bytes);
+    } else {
         return cbuf__write_slowly(ring, row, row_bytes);
-    cbuf__put(ring, sequence, CBUF__AS(const unsigned char *, row), row_bytes);
+    }
     cbuf__publish(ring, sequence + 1);
     return 1;
 }
@@ -1231,7 +1273,7 @@ static inline uint32_t cbuf_stride(const cbuf_ring *ring) { return ring->stride;
 /* ================================================================================ [read] ==== */
 
 /* The reader was lapped: its next row is `oldest` now, and the rows before that are lost. */
-CBUF__COLD void cbuf__lose(cbuf_reader *reader, uint64_t oldest)
+CBUF__SLOW void cbuf__lose(cbuf_reader *reader, uint64_t oldest)
 {
     reader->lost += oldest - reader->cursor;
     reader->cursor = oldest;
@@ -1274,11 +1316,11 @@ CBUF__INLINE uint64_t cbuf__ready(cbuf_reader *reader, uint64_t want)
     return want;
 }
 
-CBUF__COLD void cbuf__wake_producer(cbuf_reader *reader)
+CBUF__SLOW void cbuf__wake_producer(cbuf_reader *reader)
 {
     cbuf__wake(&reader->ring->readers->room, reader->cursor);
 }
-CBUF__COLD void cbuf__stamp(cbuf_reader *reader)
+CBUF__SLOW void cbuf__stamp(cbuf_reader *reader)
 {
     reader->stamp_at = reader->cursor + 4096;
     if (!reader->slot) return;
@@ -1297,7 +1339,7 @@ CBUF__INLINE void cbuf__move_cursor(cbuf_reader *reader, uint64_t cursor)
 /* Of n rows copied from the cursor on only those from `oldest` on are good: keeps these, counts the
  * others as lost, and returns how many are left. If none is, a reader that is lapped at one try
  * after another starts further on at each. */
-CBUF__COLD uint64_t cbuf__keep_tail(cbuf_reader *reader, unsigned char *rows, uint64_t n,
+CBUF__SLOW uint64_t cbuf__keep_tail(cbuf_reader *reader, unsigned char *rows, uint64_t n,
     uint64_t oldest, uint32_t row_bytes, uint32_t tries)
 {
     uint64_t end = reader->cursor + n, bad = oldest - reader->cursor;
@@ -1332,7 +1374,7 @@ CBUF__INLINE int64_t cbuf__read_open(
     return 0;
 }
 
-CBUF__COLD int64_t cbuf__read_slowly(
+CBUF__SLOW int64_t cbuf__read_slowly(
     cbuf_reader *reader, void *rows, uint32_t max, uint32_t row_bytes)
 {
     int error = cbuf__unusable(reader->ring, row_bytes);
@@ -1341,6 +1383,28 @@ CBUF__COLD int64_t cbuf__read_slowly(
     int64_t n = cbuf__read_open(reader, rows, max, row_bytes);
     if (reader->fd >= 0) cbuf__lock(reader->fd, CBUF__UNLOCK, CBUF__ROWS_BYTE, true);
     return n;
+}
+
+/* The shortest way for one row with its number in its padding, whose last word is data and the word
+ * that publishes it in one. False if it takes more. */
+CBUF__INLINE bool cbuf__read_row(cbuf_reader *reader, void *to, uint32_t row_bytes)
+{
+    const cbuf_ring *ring = reader->ring;
+    unsigned char *row = CBUF__AS(unsigned char *, to);
+    uint64_t cursor = reader->cursor;
+    size_t last = row_bytes / 8 - 1;
+    if (row_bytes < 8 || CBUF__UNLIKELY(ring->local->plain != row_bytes || reader->prefetch))
+        return false;
+    const void *place = ring->rows + cbuf__span(cursor & ring->mask, row_bytes);
+    const cbuf__word *from = CBUF__AS(const cbuf__word *, place);
+    uint64_t word = cbuf__load_acquire(from + last); /* R2 <- W2 */
+    if (cbuf__number_of(word) != CBUF__AS(uint32_t, cursor + 1)) return false;
+    cbuf__words_out(row, from, last);
+    memcpy(row + 8 * last, &word, 8);
+    if (CBUF__UNLIKELY(cbuf__validate(ring) > cursor)) return false;
+    reader->first = cursor;
+    cbuf__move_cursor(reader, cursor + 1);
+    return true;
 }
 
 CBUF__INLINE int64_t cbuf__read_rows(
@@ -1415,7 +1479,7 @@ static inline int cbuf_seek(cbuf_reader *reader, uint64_t sequence)
 
 /* Takes a slot: by the lock of its byte in a file, by a compare-exchange in memory. Free ones
  * first, then those of the dead. */
-CBUF__COLD int cbuf__take_slot(cbuf_reader *reader)
+CBUF__SLOW int cbuf__take_slot(cbuf_reader *reader)
 {
     const cbuf_ring *ring = reader->ring;
     bool in_file = reader->fd >= 0;
@@ -1435,7 +1499,7 @@ CBUF__COLD int cbuf__take_slot(cbuf_reader *reader)
 }
 
 /* Fills the slot in, and stands at the gate: see cbuf__scan_gates. */
-CBUF__COLD void cbuf__register(cbuf_reader *reader, const cbuf_reader_options *options)
+CBUF__SLOW void cbuf__register(cbuf_reader *reader, const cbuf_reader_options *options)
 {
     const cbuf_ring *ring = reader->ring;
     struct cbuf__slot *slot = reader->slot;
@@ -1460,7 +1524,7 @@ CBUF__COLD void cbuf__register(cbuf_reader *reader, const cbuf_reader_options *o
     cbuf__fence_seq_cst(); /* G1; the second load of head follows in cbuf_reader_open */
 }
 
-CBUF__COLD int cbuf__open_slot(cbuf_reader *reader, const cbuf_reader_options *options);
+CBUF__SLOW int cbuf__open_slot(cbuf_reader *reader, const cbuf_reader_options *options);
 
 static inline int cbuf_reader_open(
     cbuf_reader *reader, const cbuf_ring *ring, const cbuf_reader_options *options)
@@ -1550,7 +1614,7 @@ static inline int cbuf_latest(const cbuf_ring *ring, void *row, uint64_t *sequen
 }
 
 /* One field of at most 8 bytes of one row; false if the row is not to be trusted. */
-CBUF__COLD bool cbuf__field(
+CBUF__SLOW bool cbuf__field(
     const cbuf_ring *ring, uint64_t sequence, uint32_t offset, size_t bytes, void *value)
 {
     unsigned char words[16];
@@ -1561,7 +1625,7 @@ CBUF__COLD bool cbuf__field(
 
 /* A numeric value as an integer whose unsigned order is the type's order. Floats: the bits of all
  * negative ones turned round, the sign bit of the others set; NaN lies at the ends. */
-CBUF__COLD uint64_t cbuf__order_of(uint32_t type, const void *value)
+CBUF__SLOW uint64_t cbuf__order_of(uint32_t type, const void *value)
 {
     unsigned char wide[8] = { 0 };
     uint32_t bytes = CBUF_TYPE_BYTES(type), kind = type >> 24;
@@ -1592,7 +1656,7 @@ static inline int cbuf_seek_value(
 }
 
 /* The time of a row by the first timestamp column, or INT64_MIN. */
-CBUF__COLD int64_t cbuf__time_of(const cbuf_ring *ring, uint64_t sequence)
+CBUF__SLOW int64_t cbuf__time_of(const cbuf_ring *ring, uint64_t sequence)
 {
     int64_t time;
     if (ring->time_offset == UINT32_MAX) return INT64_MIN;
@@ -1663,7 +1727,7 @@ typedef struct cbuf__text {
     bool full;
 } cbuf__text;
 
-CBUF__COLD void cbuf__say(cbuf__text *text, const char *words)
+CBUF__SLOW void cbuf__say(cbuf__text *text, const char *words)
 {
     for (; *words; words++) {
         if (text->at + 1 < text->end) *text->at++ = *words;
@@ -1671,7 +1735,7 @@ CBUF__COLD void cbuf__say(cbuf__text *text, const char *words)
     }
     if (text->at < text->end) *text->at = 0;
 }
-CBUF__COLD void cbuf__say_number(cbuf__text *text, const char *words, uint64_t number)
+CBUF__SLOW void cbuf__say_number(cbuf__text *text, const char *words, uint64_t number)
 {
     char digits[24], *p = digits + sizeof digits;
     *--p = 0;
@@ -1692,7 +1756,7 @@ static inline const char *cbuf_strerror(int64_t code)
 }
 
 /* Says in the handle why a call fails, "path: what the code says: detail", and returns the code. */
-CBUF__COLD int cbuf__fail(cbuf_ring *ring, int code, const char *detail)
+CBUF__SLOW int cbuf__fail(cbuf_ring *ring, int code, const char *detail)
 {
     cbuf__text text = { ring->error, ring->error + sizeof ring->error, false };
     if (ring->path[0]) cbuf__say(&text, ring->path), cbuf__say(&text, ": ");
@@ -1701,13 +1765,13 @@ CBUF__COLD int cbuf__fail(cbuf_ring *ring, int code, const char *detail)
     cbuf__say(&text, detail);
     return code;
 }
-CBUF__COLD cbuf__text cbuf__more(cbuf_ring *ring) /* to go on at the end of that */
+CBUF__SLOW cbuf__text cbuf__more(cbuf_ring *ring) /* to go on at the end of that */
 {
     char *end = ring->error + strlen(ring->error);
     cbuf__text text = { end, ring->error + sizeof ring->error, false };
     return text;
 }
-CBUF__COLD int cbuf__fail_with(cbuf_ring *ring, int code, const char *what, uint64_t value,
+CBUF__SLOW int cbuf__fail_with(cbuf_ring *ring, int code, const char *what, uint64_t value,
     const char *limit_is, uint64_t limit)
 {
     cbuf__fail(ring, code, what);
@@ -1718,7 +1782,7 @@ CBUF__COLD int cbuf__fail_with(cbuf_ring *ring, int code, const char *what, uint
     return code;
 }
 
-CBUF__COLD void cbuf__say_type(cbuf__text *text, uint32_t type)
+CBUF__SLOW void cbuf__say_type(cbuf__text *text, uint32_t type)
 {
     static const char *const kinds[] = { "", "int", "uint", "float", "bool", "timestamp[ns]", "S" };
     uint32_t kind = type >> 24, bytes = CBUF_TYPE_BYTES(type);
@@ -1726,7 +1790,7 @@ CBUF__COLD void cbuf__say_type(cbuf__text *text, uint32_t type)
     else cbuf__say_number(text, kinds[kind], kind == 6 ? bytes : 8 * bytes);
 }
 
-CBUF__COLD bool cbuf__is_type(uint32_t type)
+CBUF__SLOW bool cbuf__is_type(uint32_t type)
 {
     uint32_t kind = type >> 24, bytes = CBUF_TYPE_BYTES(type);
     bool power = bytes == 1 || bytes == 2 || bytes == 4 || bytes == 8;
@@ -1737,7 +1801,7 @@ CBUF__COLD bool cbuf__is_type(uint32_t type)
 }
 
 /* The type of that name, or 0. */
-CBUF__COLD uint32_t cbuf__type_of(const char *name)
+CBUF__SLOW uint32_t cbuf__type_of(const char *name)
 {
     char known[24];
     for (uint32_t kind = 1; kind < 6; kind++) {
@@ -1756,7 +1820,7 @@ CBUF__COLD uint32_t cbuf__type_of(const char *name)
 }
 
 /* The column that follows `after` in the order of offsets; NULL: the first, or there is no more. */
-CBUF__COLD const cbuf_column *cbuf__next_column(
+CBUF__SLOW const cbuf_column *cbuf__next_column(
     const cbuf_options *options, const cbuf_column *after)
 {
     const cbuf_column *next = NULL;
@@ -1769,7 +1833,7 @@ CBUF__COLD const cbuf_column *cbuf__next_column(
     return next;
 }
 
-CBUF__COLD void cbuf__write_schema(
+CBUF__SLOW void cbuf__write_schema(
     cbuf__text *text, const cbuf__facts *facts, const cbuf_options *options)
 {
     bool dense = (facts->features & CBUF__DENSE) != 0;
@@ -1801,28 +1865,28 @@ typedef struct cbuf__json {
     int depth;
 } cbuf__json;
 
-CBUF__COLD void cbuf__json_fault(cbuf__json *json, const char *why)
+CBUF__SLOW void cbuf__json_fault(cbuf__json *json, const char *why)
 {
     if (!json->why) json->why = why;
     json->end = json->at; /* nothing more is read */
 }
-CBUF__COLD char cbuf__json_peek(cbuf__json *json) /* the next character but space, or 0 */
+CBUF__SLOW char cbuf__json_peek(cbuf__json *json) /* the next character but space, or 0 */
 {
     while (json->at < json->end && *json->at && strchr(" \t\n\r", *json->at)) json->at++;
     return json->at < json->end ? *json->at : CBUF__AS(char, 0);
 }
-CBUF__COLD bool cbuf__json_take(cbuf__json *json, char wanted)
+CBUF__SLOW bool cbuf__json_take(cbuf__json *json, char wanted)
 {
     bool there = cbuf__json_peek(json) == wanted;
     json->at += there;
     return there;
 }
-CBUF__COLD void cbuf__json_need(cbuf__json *json, char wanted, const char *why)
+CBUF__SLOW void cbuf__json_need(cbuf__json *json, char wanted, const char *why)
 {
     if (!cbuf__json_take(json, wanted)) cbuf__json_fault(json, why);
 }
 /* A string, copied to `to` of `room` bytes if there is one; then it may have no escapes. */
-CBUF__COLD void cbuf__json_string(cbuf__json *json, char *to, size_t room)
+CBUF__SLOW void cbuf__json_string(cbuf__json *json, char *to, size_t room)
 {
     size_t n = 0;
     cbuf__json_need(json, '"', "a string is missing");
@@ -1837,7 +1901,7 @@ CBUF__COLD void cbuf__json_string(cbuf__json *json, char *to, size_t room)
     }
     if (to) to[n] = 0;
 }
-CBUF__COLD uint32_t cbuf__json_number(cbuf__json *json)
+CBUF__SLOW uint32_t cbuf__json_number(cbuf__json *json)
 {
     uint32_t number = 0;
     char c = cbuf__json_peek(json);
@@ -1848,7 +1912,7 @@ CBUF__COLD uint32_t cbuf__json_number(cbuf__json *json)
     }
     return number;
 }
-CBUF__COLD void cbuf__json_skip(cbuf__json *json) /* any value */
+CBUF__SLOW void cbuf__json_skip(cbuf__json *json) /* any value */
 {
     char open = cbuf__json_peek(json), close = open == '{' ? '}' : ']';
     const char *start = json->at;
@@ -1871,7 +1935,7 @@ CBUF__COLD void cbuf__json_skip(cbuf__json *json) /* any value */
     }
 }
 /* The next key of an object, copied to `key`; false at the object's end. */
-CBUF__COLD bool cbuf__json_member(cbuf__json *json, bool first, char key[CBUF_NAME_BYTES])
+CBUF__SLOW bool cbuf__json_member(cbuf__json *json, bool first, char key[CBUF_NAME_BYTES])
 {
     if (first) cbuf__json_need(json, '{', "an object is missing");
     if (json->why || cbuf__json_take(json, '}')) return false;
@@ -1882,7 +1946,7 @@ CBUF__COLD bool cbuf__json_member(cbuf__json *json, bool first, char key[CBUF_NA
 }
 
 /* A column, and where its name stands. */
-CBUF__COLD const char *cbuf__json_column(cbuf__json *json, cbuf_column *column)
+CBUF__SLOW const char *cbuf__json_column(cbuf__json *json, cbuf_column *column)
 {
     char key[CBUF_NAME_BYTES], type[CBUF_NAME_BYTES] = "";
     const char *name = json->at;
@@ -1917,7 +1981,7 @@ typedef struct cbuf__query {
 } cbuf__query;
 
 /* Checks a column against those before it: in the order of their offsets, none named twice. */
-CBUF__COLD void cbuf__check_column(cbuf__query *query, cbuf__json *json, const cbuf_column *column,
+CBUF__SLOW void cbuf__check_column(cbuf__query *query, cbuf__json *json, const cbuf_column *column,
     const char **names, uint32_t index, uint32_t row_bytes)
 {
     size_t length = strlen(column->name) + 1; /* with the quote behind it */
@@ -1934,7 +1998,7 @@ CBUF__COLD void cbuf__check_column(cbuf__query *query, cbuf__json *json, const c
 
 /* Reads the whole schema and checks it: how many columns there are; 0 and query->why if it is not
  * valid. Keys that are not known are passed over. */
-CBUF__COLD uint32_t cbuf__read_schema(
+CBUF__SLOW uint32_t cbuf__read_schema(
     const char *text, size_t bytes, uint32_t row_bytes, cbuf__query *query)
 {
     cbuf__json json = { text, text + bytes, NULL, 0 };
@@ -1970,7 +2034,7 @@ static inline const char *cbuf_schema(const cbuf_ring *ring, size_t *bytes)
     *bytes = ring->schema_bytes;
     return ring->schema;
 }
-CBUF__COLD int cbuf__find_column(
+CBUF__SLOW int cbuf__find_column(
     const cbuf_ring *ring, const char *name, uint32_t index, cbuf_column *column)
 {
     cbuf__query query;
@@ -1999,7 +2063,7 @@ CBUF__INLINE uint64_t cbuf__round_up(uint64_t value, uint64_t to)
     return (value + to - 1) / to * to;
 }
 
-CBUF__COLD const char *cbuf__column_fault(const cbuf_column *column)
+CBUF__SLOW const char *cbuf__column_fault(const cbuf_column *column)
 {
     size_t n = 0;
     for (; n < sizeof column->name && column->name[n]; n++)
@@ -2011,7 +2075,7 @@ CBUF__COLD const char *cbuf__column_fault(const cbuf_column *column)
 }
 
 /* Checks the options against the limits and puts the defaults in: ring->options. */
-CBUF__COLD int cbuf__resolve_options(cbuf_ring *ring, const cbuf_options *options, uint32_t *end)
+CBUF__SLOW int cbuf__resolve_options(cbuf_ring *ring, const cbuf_options *options, uint32_t *end)
 {
     cbuf_options *o = &ring->options;
     uint64_t power = 2;
@@ -2039,7 +2103,7 @@ CBUF__COLD int cbuf__resolve_options(cbuf_ring *ring, const cbuf_options *option
             CBUF_MAX_CAPACITY);
     while (power < o->capacity) power *= 2;
     o->capacity = power;
-    uint64_t step = power >= 512 ? 64 : power / 8 ? power / 8 : 1;
+    uint64_t step = power > 65536 ? 1024 : power >= 128 ? power / 64 : 1;
     if (!o->reserve_step) o->reserve_step = CBUF__AS(uint32_t, step);
     if (o->reserve_step > power / 2)
         return cbuf__fail_with(ring, CBUF_EINVAL, "reserve_step", o->reserve_step,
@@ -2055,7 +2119,7 @@ CBUF__COLD int cbuf__resolve_options(cbuf_ring *ring, const cbuf_options *option
 }
 
 /* Finds where everything goes. `page`: 4096 in a file, CBUF__LINE in memory. */
-CBUF__COLD int cbuf__resolve(
+CBUF__SLOW int cbuf__resolve(
     cbuf_ring *ring, const cbuf_options *options, uint64_t page, cbuf__facts *facts)
 {
     const cbuf_options *o = &ring->options;
@@ -2099,7 +2163,7 @@ CBUF__INLINE size_t cbuf__readers_size(uint64_t slots)
 
 /* Whether the facts of a file or memory of `bytes` bytes make sense, alone and together: 0, or an
  * error and *why. Nothing of the file is used that has not passed here. */
-CBUF__COLD int cbuf__check_facts(const cbuf__facts *f, uint64_t bytes, const char **why)
+CBUF__SLOW int cbuf__check_facts(const cbuf__facts *f, uint64_t bytes, const char **why)
 {
     bool dense = (f->features & CBUF__DENSE) != 0, shared = (f->features & CBUF__SHARED_TAIL) != 0;
     uint64_t rows_end = f->rows_offset + f->capacity * f->stride; /* looked at when both are sane */
@@ -2140,7 +2204,7 @@ CBUF__COLD int cbuf__check_facts(const cbuf__facts *f, uint64_t bytes, const cha
 }
 
 /* Gives the handle what the checked facts say of the ring at `base`, and checks its schema. */
-CBUF__COLD int cbuf__bind(cbuf_ring *ring, void *base, const cbuf__facts *facts)
+CBUF__SLOW int cbuf__bind(cbuf_ring *ring, void *base, const cbuf__facts *facts)
 {
     unsigned char *bytes = CBUF__AS(unsigned char *, base);
     void *gates = bytes + facts->gates_offset, *schema = bytes + facts->schema_offset;
@@ -2171,6 +2235,8 @@ CBUF__COLD int cbuf__bind(cbuf_ring *ring, void *base, const cbuf__facts *facts)
     ring->locked = o->locked;
     ring->gated = o->on_full != CBUF_OVERWRITE;
     ring->local->row_bytes = ring->locked ? 0 : ring->row_bytes;
+    ring->local->plain = ring->shared_tail ? ring->local->row_bytes : 0;
+    ring->local->other = ring->shared_tail ? 0 : ring->local->row_bytes;
     ring->local->always = 0;
     ring->local->never = UINT64_MAX;
     ring->wake_at = &ring->local->never;
@@ -2184,7 +2250,7 @@ CBUF__COLD int cbuf__bind(cbuf_ring *ring, void *base, const cbuf__facts *facts)
     return 0;
 }
 
-CBUF__COLD void cbuf__init_readers(struct cbuf__readers *readers, const cbuf__facts *facts)
+CBUF__SLOW void cbuf__init_readers(struct cbuf__readers *readers, const cbuf__facts *facts)
 {
     memcpy(readers->magic, CBUF__MAGIC_READERS, 8);
     readers->ring_id = facts->ring_id;
@@ -2194,7 +2260,7 @@ CBUF__COLD void cbuf__init_readers(struct cbuf__readers *readers, const cbuf__fa
 }
 
 /* Fills in a ring's first part, in memory that is zero, and its mark last. */
-CBUF__COLD void cbuf__init_file(void *base, cbuf__facts *facts, const cbuf_options *options)
+CBUF__SLOW void cbuf__init_file(void *base, cbuf__facts *facts, const cbuf_options *options)
 {
     char *start = CBUF__AS(char *, base), *schema = start + facts->schema_offset;
     cbuf__text text = { schema, start + facts->gates_offset, false };
@@ -2211,7 +2277,7 @@ CBUF__COLD void cbuf__init_file(void *base, cbuf__facts *facts, const cbuf_optio
 /* Becomes the ring's producer; the caller knows that there is no other. Rows that a predecessor
  * published and did not count in `head` before it died are counted now; what it had begun beyond
  * them is written anew. */
-CBUF__COLD void cbuf__take_over(cbuf_ring *ring)
+CBUF__SLOW void cbuf__take_over(cbuf_ring *ring)
 {
     struct cbuf__file *file = ring->file;
     uint64_t head = cbuf__load_relaxed(&file->head), reserve = cbuf__load_relaxed(&file->reserve);
@@ -2231,7 +2297,7 @@ CBUF__COLD void cbuf__take_over(cbuf_ring *ring)
 #endif
 }
 
-CBUF__COLD void cbuf__begin(cbuf_ring *ring)
+CBUF__SLOW void cbuf__begin(cbuf_ring *ring)
 {
     memset(ring, 0, sizeof *ring);
     ring->local = &ring->in_handle;
@@ -2240,7 +2306,7 @@ CBUF__COLD void cbuf__begin(cbuf_ring *ring)
 }
 
 /* A ring in memory has its readers' table behind its rows. */
-CBUF__COLD int cbuf__resolve_in(cbuf_ring *ring, const cbuf_options *options, cbuf__facts *facts)
+CBUF__SLOW int cbuf__resolve_in(cbuf_ring *ring, const cbuf_options *options, cbuf__facts *facts)
 {
     cbuf__begin(ring);
     int error = cbuf__resolve(ring, options, CBUF__LINE, facts);
@@ -2303,15 +2369,15 @@ static inline int cbuf_attach_in(cbuf_ring *ring, void *memory, size_t bytes)
 }
 
 #ifdef CBUF_NO_OS
-CBUF__COLD void cbuf__release(cbuf_ring *ring) { (void)ring; }
-CBUF__COLD int cbuf__open_slot(cbuf_reader *reader, const cbuf_reader_options *options)
+CBUF__SLOW void cbuf__release(cbuf_ring *ring) { (void)ring; }
+CBUF__SLOW int cbuf__open_slot(cbuf_reader *reader, const cbuf_reader_options *options)
 {
     int error = cbuf__take_slot(reader);
     if (!error) cbuf__register(reader, options);
     return error;
 }
 #else
-CBUF__COLD void cbuf__release(cbuf_ring *ring); /* in [files] */
+CBUF__SLOW void cbuf__release(cbuf_ring *ring); /* in [files] */
 #endif
 
 static inline void cbuf_close(cbuf_ring *ring)
@@ -2335,7 +2401,7 @@ static inline const cbuf_options *cbuf_resolved(const cbuf_ring *ring) { return 
 /* Asks the kernel for what the options want of the mapping and keeps each errno. 0, or CBUF_EMEMORY
  * if something required was refused. In this order: the node before pages are touched, the lock
  * when they are huge. MADV_COLLAPSE is what makes huge pages on tmpfs whatever its mode. */
-CBUF__COLD int cbuf__make_resident(cbuf_ring *ring, bool writable, const cbuf_memory_options *want)
+CBUF__SLOW int cbuf__make_resident(cbuf_ring *ring, bool writable, const cbuf_memory_options *want)
 {
     static const char *const names[] = { "numa", "populate", "huge", "lock" };
     const uint8_t asked[] = { want->numa, want->populate, want->huge, want->lock };
@@ -2362,7 +2428,7 @@ CBUF__COLD int cbuf__make_resident(cbuf_ring *ring, bool writable, const cbuf_me
 }
 
 /* A line of /proc/self/smaps: "start-end ..." begins a mapping, "Name: number kB" belongs to it. */
-CBUF__COLD void cbuf__smaps_line(
+CBUF__SLOW void cbuf__smaps_line(
     const char *line, uintptr_t from, uintptr_t to, bool *inside, cbuf_memory_info *info)
 {
     uint64_t start = 0, number = 0;
@@ -2430,7 +2496,7 @@ static inline int cbuf_lock_memory(void) { return mlockall(MCL_CURRENT | MCL_FUT
 
 /* =============================================================================== [files] ==== */
 
-CBUF__COLD int cbuf__fail_errno(cbuf_ring *ring, const char *what, int error)
+CBUF__SLOW int cbuf__fail_errno(cbuf_ring *ring, const char *what, int error)
 {
     int code = CBUF_ESYSTEM;
     if (error == ENOENT) code = CBUF_ENOENT;
@@ -2449,7 +2515,7 @@ CBUF__COLD int cbuf__fail_errno(cbuf_ring *ring, const char *what, int error)
 typedef struct cbuf__path {
     char text[280];
 } cbuf__path;
-CBUF__COLD cbuf__path cbuf__path_of(const cbuf_ring *ring, const char *suffix)
+CBUF__SLOW cbuf__path cbuf__path_of(const cbuf_ring *ring, const char *suffix)
 {
     cbuf__path path;
     cbuf__text text = { path.text, path.text + sizeof path.text, false };
@@ -2458,7 +2524,7 @@ CBUF__COLD cbuf__path cbuf__path_of(const cbuf_ring *ring, const char *suffix)
     return path;
 }
 
-CBUF__COLD int cbuf__set_path(cbuf_ring *ring, const char *name, uint32_t n)
+CBUF__SLOW int cbuf__set_path(cbuf_ring *ring, const char *name, uint32_t n)
 {
     cbuf__text text = { ring->path, ring->path + sizeof ring->path, false };
     if (name && *name != '/' && (!*name || *name == '.' || strchr(name, '/')))
@@ -2475,7 +2541,7 @@ CBUF__COLD int cbuf__set_path(cbuf_ring *ring, const char *name, uint32_t n)
 
 /* Opens a file that must be a regular one of this user or of root, or of anyone. The descriptor, or
  * an error. */
-CBUF__COLD int cbuf__open_owned(
+CBUF__SLOW int cbuf__open_owned(
     cbuf_ring *ring, const char *path, int flags, bool any_owner, uint64_t *bytes)
 {
     struct stat file;
@@ -2494,7 +2560,7 @@ CBUF__COLD int cbuf__open_owned(
 
 /* Becomes the only one who may produce into, replace or remove the ring of this path. The lock is
  * on a file that only the owner can open: who can read a file can keep others from locking it. */
-CBUF__COLD int cbuf__lock_producer(cbuf_ring *ring)
+CBUF__SLOW int cbuf__lock_producer(cbuf_ring *ring)
 {
     cbuf__path path = cbuf__path_of(ring, ".lock");
     for (;;) {
@@ -2516,7 +2582,7 @@ CBUF__COLD int cbuf__lock_producer(cbuf_ring *ring)
 
 /* Maps a file; for huge pages at a multiple of 2 MiB, as far as the kernel follows the hint. NULL,
  * and errno, if it cannot. */
-CBUF__COLD void *cbuf__map(int fd, uint64_t size, bool writable, bool huge)
+CBUF__SLOW void *cbuf__map(int fd, uint64_t size, bool writable, bool huge)
 {
     const size_t bytes = CBUF__AS(size_t, size), align = huge ? 1u << 21 : 0;
     const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
@@ -2535,7 +2601,7 @@ CBUF__COLD void *cbuf__map(int fd, uint64_t size, bool writable, bool huge)
 /* A new file of at least *bytes bytes that are really there, under no name yet, or under `path`
  * where the system cannot do that. The descriptor, or an error. *bytes becomes a whole number of
  * the file system's blocks, which are 2 MiB on hugetlbfs. */
-CBUF__COLD int cbuf__new_file(cbuf_ring *ring, const char *path, mode_t mode, uint64_t *bytes)
+CBUF__SLOW int cbuf__new_file(cbuf_ring *ring, const char *path, mode_t mode, uint64_t *bytes)
 {
     struct stat file;
     cbuf__path directory = { { 0 } };
@@ -2563,7 +2629,7 @@ CBUF__COLD int cbuf__new_file(cbuf_ring *ring, const char *path, mode_t mode, ui
 }
 
 /* Gives a new file its name, in place of what had it. */
-CBUF__COLD int cbuf__name_file(cbuf_ring *ring, int fd, const char *temporary, const char *path)
+CBUF__SLOW int cbuf__name_file(cbuf_ring *ring, int fd, const char *temporary, const char *path)
 {
     char self[40];
     cbuf__text text = { self, self + sizeof self, false };
@@ -2581,7 +2647,7 @@ CBUF__COLD int cbuf__name_file(cbuf_ring *ring, int fd, const char *temporary, c
 }
 
 /* Opens and maps the ring at ring->path, after its facts were read, once, and checked. */
-CBUF__COLD int cbuf__open_ring(
+CBUF__SLOW int cbuf__open_ring(
     cbuf_ring *ring, bool writable, bool any_owner, bool huge, cbuf__facts *facts)
 {
     uint64_t bytes;
@@ -2608,7 +2674,7 @@ CBUF__COLD int cbuf__open_ring(
 }
 
 /* Opens and maps the readers' file of this ring; CBUF_EFORMAT: another ring's, or damaged. */
-CBUF__COLD int cbuf__open_readers(cbuf_ring *ring, const cbuf__facts *facts, bool any_owner)
+CBUF__SLOW int cbuf__open_readers(cbuf_ring *ring, const cbuf__facts *facts, bool any_owner)
 {
     uint64_t bytes;
     cbuf__path path = cbuf__path_of(ring, ".readers");
@@ -2629,7 +2695,7 @@ CBUF__COLD int cbuf__open_readers(cbuf_ring *ring, const cbuf__facts *facts, boo
     return 0;
 }
 
-CBUF__COLD int cbuf__make_readers(
+CBUF__SLOW int cbuf__make_readers(
     cbuf_ring *ring, const cbuf__facts *facts, const cbuf_options *options)
 {
     cbuf__path path = cbuf__path_of(ring, ".readers");
@@ -2647,7 +2713,7 @@ CBUF__COLD int cbuf__make_readers(
 }
 
 /* Lets go of all that the handle holds. The error text and the path stay. */
-CBUF__COLD void cbuf__release(cbuf_ring *ring)
+CBUF__SLOW void cbuf__release(cbuf_ring *ring)
 {
     int *fds[] = { &ring->fd, &ring->readers_fd, &ring->lock_fd };
     if (ring->file && ring->file_bytes) munmap(ring->file, ring->file_bytes);
@@ -2666,7 +2732,7 @@ CBUF__COLD void cbuf__release(cbuf_ring *ring)
 }
 
 /* Puts the words that a fork() must clear on a page that it does clear. */
-CBUF__COLD void cbuf__guard(cbuf_ring *ring)
+CBUF__SLOW void cbuf__guard(cbuf_ring *ring)
 {
     void *page = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (page == MAP_FAILED) return;
@@ -2675,7 +2741,7 @@ CBUF__COLD void cbuf__guard(cbuf_ring *ring)
 }
 
 /* Marks the ring at this path retired, for those who have it mapped, and wakes them. */
-CBUF__COLD int cbuf__retire(const char *path)
+CBUF__SLOW int cbuf__retire(const char *path)
 {
     cbuf_ring old;
     cbuf__facts facts;
@@ -2692,7 +2758,7 @@ CBUF__COLD int cbuf__retire(const char *path)
 }
 
 /* A new ring under ring->path, whole or not at all. */
-CBUF__COLD int cbuf__make_ring(cbuf_ring *ring, const cbuf_options *options, cbuf__facts *facts)
+CBUF__SLOW int cbuf__make_ring(cbuf_ring *ring, const cbuf_options *options, cbuf__facts *facts)
 {
     cbuf__path new_path = cbuf__path_of(ring, ".new"), readers = cbuf__path_of(ring, ".readers");
     bool group = options->group_read || options->group_register;
@@ -2716,7 +2782,7 @@ CBUF__COLD int cbuf__make_ring(cbuf_ring *ring, const cbuf_options *options, cbu
 }
 
 /* Whether the ring that is there is the one that the options would make. */
-CBUF__COLD int cbuf__compare(cbuf_ring *ring, const cbuf_options *options, const cbuf__facts *is,
+CBUF__SLOW int cbuf__compare(cbuf_ring *ring, const cbuf_options *options, const cbuf__facts *is,
     const cbuf__facts *wanted)
 {
     const struct { const char *what; uint64_t is, wanted; } facts[] = {
@@ -2743,7 +2809,7 @@ CBUF__COLD int cbuf__compare(cbuf_ring *ring, const cbuf_options *options, const
 }
 
 /* Continues the ring at ring->path. */
-CBUF__COLD int cbuf__resume(
+CBUF__SLOW int cbuf__resume(
     cbuf_ring *ring, const cbuf_options *options, const cbuf__facts *wanted)
 {
     cbuf__facts facts;
@@ -2758,7 +2824,7 @@ CBUF__COLD int cbuf__resume(
     return error;
 }
 
-CBUF__COLD int cbuf__create_at(
+CBUF__SLOW int cbuf__create_at(
     cbuf_ring *ring, const cbuf_options *options, const char *name, cbuf__facts *facts)
 {
     struct stat file;
@@ -2839,7 +2905,7 @@ static inline int cbuf_remove(const char *name)
 /* Each reader opens the readers' file for itself: its slot's lock belongs to that open file, so it
  * goes with the reader and not with the handle, and a producer in the same process must win it like
  * any other. */
-CBUF__COLD int cbuf__open_slot(cbuf_reader *reader, const cbuf_reader_options *options)
+CBUF__SLOW int cbuf__open_slot(cbuf_reader *reader, const cbuf_reader_options *options)
 {
     const cbuf_ring *ring = reader->ring;
     struct stat mine, rings;
@@ -2880,7 +2946,7 @@ static inline int cbuf_producer_alive(const cbuf_ring *ring)
 
 /* What nobody announces, looked for now and then by those who wait: the file is gone from its
  * directory, or was cut. */
-CBUF__COLD int cbuf__look_after_file(const cbuf_ring *ring)
+CBUF__SLOW int cbuf__look_after_file(const cbuf_ring *ring)
 {
     struct stat file;
     if (ring->fd < 0 || fstat(ring->fd, &file)) return 0;
@@ -2890,7 +2956,7 @@ CBUF__COLD int cbuf__look_after_file(const cbuf_ring *ring)
 
 /* Sleeps until row `wanted - 1` may have come, at most `left` ns. Who has no slot cannot wish to be
  * woken, and sleeps briefly instead. */
-CBUF__COLD void cbuf__nap(cbuf_reader *reader, uint64_t wanted, int64_t left, int64_t *brief)
+CBUF__SLOW void cbuf__nap(cbuf_reader *reader, uint64_t wanted, int64_t left, int64_t *brief)
 {
     const cbuf_ring *ring = reader->ring;
     if (!reader->slot) {
@@ -2910,7 +2976,7 @@ CBUF__COLD void cbuf__nap(cbuf_reader *reader, uint64_t wanted, int64_t left, in
         &ring->readers->rows.count, CBUF__AS(uint32_t, count), left < most ? left : most);
 }
 
-CBUF__COLD int64_t cbuf__wait_slowly(cbuf_reader *reader, uint32_t n, int64_t timeout_ns)
+CBUF__SLOW int64_t cbuf__wait_slowly(cbuf_reader *reader, uint32_t n, int64_t timeout_ns)
 {
     const cbuf_ring *ring = reader->ring;
     int64_t start = cbuf__now_ns(CBUF__MONOTONIC), checked = start, brief = 50000;
