@@ -301,7 +301,7 @@ typedef struct cbuf_ring {
     unsigned char *rows;
     uint64_t capacity, mask;
     uint32_t row_bytes, stride, last; /* last: index of the row's last word */
-    bool dense, shared_tail, producer, locked, gated;
+    bool dense, shared_tail, producer, locked, gated, lock_is_new;
     struct cbuf__local *local;
     struct cbuf__file *file;
     struct cbuf__readers *readers;
@@ -365,8 +365,8 @@ static inline int cbuf_create_in(
 /* Opens a ring that another program or processor made in this memory. */
 static inline int cbuf_attach_in(cbuf_ring *ring, void *memory, size_t bytes);
 
-/* Ends the use of a handle; close its readers first. A producer's close tells the readers that no
- * more will come; the ring stays, for them and for the next producer. */
+/* Ends the use of a handle, also one that is all zero or failed to open; close its readers first. A
+ * producer's close tells them that no more will come; the ring stays, for the next producer. */
 static inline void cbuf_close(cbuf_ring *ring);
 
 static inline const char *cbuf_path(const cbuf_ring *ring);  /* "" for a ring in memory */
@@ -443,7 +443,8 @@ static inline int cbuf_seek_value(
 #ifndef CBUF_NO_OS
 /* Waits until n rows (1 to capacity / 2) can be read, for at most timeout_ns (0: not at all;
  * CBUF_FOREVER), and returns how many can be, up to n; 0: none came in time. CBUF_ECLOSED or
- * CBUF_ERETIRED once all was read and no more will come. A larger n lets one wake-up serve many. */
+ * CBUF_ERETIRED once all was read and no more will come; a producer that was killed says nothing,
+ * ask cbuf_producer_alive. A larger n lets one wake-up serve many rows. */
 static inline int64_t cbuf_wait(cbuf_reader *reader, uint32_t n, int64_t timeout_ns);
 /* Waits until n rows (1 to capacity / 2) can be written. 1; 0: not in time; or an error. */
 static inline int cbuf_wait_room(cbuf_ring *ring, uint32_t n, int64_t timeout_ns);
@@ -993,7 +994,7 @@ CBUF__INLINE int64_t cbuf__now_ns(int clock)
 }
 /* Locks one byte of an open file: an open-file-description lock, which the kernel drops when the
  * last descriptor of that open() is closed, also by death. 0, or -errno. */
-CBUF__SLOW int cbuf__lock(int fd, int type, uint32_t byte, bool wait)
+CBUF__SLOW struct flock cbuf__flock(int type, uint32_t byte)
 {
     struct flock lock;
     memset(&lock, 0, sizeof lock);
@@ -1001,6 +1002,11 @@ CBUF__SLOW int cbuf__lock(int fd, int type, uint32_t byte, bool wait)
     lock.l_whence = SEEK_SET;
     lock.l_start = CBUF__AS(off_t, byte);
     lock.l_len = 1;
+    return lock;
+}
+CBUF__SLOW int cbuf__lock(int fd, int type, uint32_t byte, bool wait)
+{
+    struct flock lock = cbuf__flock(type, byte);
     while (fcntl(fd, wait ? 38 /* F_OFD_SETLKW */ : 37 /* F_OFD_SETLK */, &lock) != 0)
         if (errno != EINTR) return -errno;
     return 0;
@@ -1255,7 +1261,9 @@ static inline void *cbuf_claim(cbuf_ring *ring, uint32_t n, int64_t *granted)
 
 static inline int64_t cbuf_publish(cbuf_ring *ring, uint32_t n)
 {
-    if (n > ring->claimed) return CBUF_EINVAL;
+    int error = cbuf__usable(ring, ring->row_bytes);
+    if (!error && n > ring->claimed) error = CBUF_EINVAL;
+    if (error) return error;
     ring->claimed = 0;
     if (!n) return 0;
     if (ring->locked) cbuf__lock(ring->readers_fd, CBUF__EXCLUSIVE, CBUF__ROWS_BYTE, true);
@@ -1471,7 +1479,9 @@ CBUF__INLINE bool cbuf__too_far(const cbuf_ring *ring, uint64_t sequence)
 
 static inline int cbuf_seek(cbuf_reader *reader, uint64_t sequence)
 {
-    if (cbuf__too_far(reader->ring, sequence)) return CBUF_EINVAL;
+    int error = cbuf__usable(reader->ring, reader->ring->row_bytes);
+    if (!error && cbuf__too_far(reader->ring, sequence)) error = CBUF_EINVAL;
+    if (error) return error;
     reader->published = 0;
     cbuf__move_cursor(reader, sequence);
     return 0;
@@ -1559,6 +1569,7 @@ static inline int cbuf_reader_open(
 
 static inline void cbuf_reader_close(cbuf_reader *reader)
 {
+    if (!reader->ring) return;
     if (reader->slot && reader->ring->local->never == UINT64_MAX) { /* a forked child's is not */
         bool gate = cbuf__load_relaxed(&reader->slot->gate) != 0;
         cbuf__store_relaxed(&reader->slot->gate, 0);
@@ -1589,6 +1600,7 @@ static inline int64_t cbuf_snapshot(const cbuf_ring *ring, void *to, uint32_t n,
 {
     unsigned char *rows = CBUF__AS(unsigned char *, to);
     int error = cbuf__usable(ring, ring->row_bytes);
+    if (first) *first = 0;
     if (error) return error;
     for (int tries = 0;; tries++) {
         uint64_t start = cbuf_oldest(ring), head = cbuf_head(ring); /* so that start < head */
@@ -1641,6 +1653,8 @@ static inline int cbuf_seek_value(
 {
     const cbuf_ring *ring = reader->ring;
     uint32_t bytes = CBUF_TYPE_BYTES(column->type), kind = column->type >> 24;
+    int error = cbuf__usable(ring, ring->row_bytes);
+    if (error) return error;
     if (kind < 1 || kind > 5 || bytes < 1 || bytes > 8 || column->offset + bytes > ring->row_bytes)
         return CBUF_EINVAL;
     uint64_t low = cbuf_oldest(ring), high = cbuf_head(ring), wanted;
@@ -2382,6 +2396,7 @@ CBUF__SLOW void cbuf__release(cbuf_ring *ring); /* in [files] */
 
 static inline void cbuf_close(cbuf_ring *ring)
 {
+    if (!ring->local) return; /* all zero, never opened */
     if (ring->file && ring->producer && ring->local->never == UINT64_MAX) {
         cbuf__store_release(&ring->file->state, CBUF__CLOSED);
         cbuf__wake(&ring->readers->rows, CBUF__FREE);
@@ -2566,12 +2581,15 @@ CBUF__SLOW int cbuf__lock_producer(cbuf_ring *ring)
     for (;;) {
         uint64_t bytes;
         struct stat mine, there;
+        ring->lock_is_new = access(path.text, F_OK) != 0;
         int fd = cbuf__open_owned(ring, path.text, O_RDWR | O_CREAT, false, &bytes);
         if (fd < 0) return fd;
         int error = cbuf__lock(fd, CBUF__EXCLUSIVE, 0, false);
-        bool known = !error && !fstat(fd, &mine) && !stat(path.text, &there);
+        bool known = !error && !fchmod(fd, 0600) && !fstat(fd, &mine) && !stat(path.text, &there);
         if (known && mine.st_ino == there.st_ino) {
             ring->lock_fd = fd;
+            unlink(cbuf__path_of(ring, ".new").text); /* left where a producer was killed */
+            unlink(cbuf__path_of(ring, ".readers.new").text);
             return 0;
         }
         close(fd); /* its last holder removed it between the open and the lock: once more */
@@ -2609,10 +2627,7 @@ CBUF__SLOW int cbuf__new_file(cbuf_ring *ring, const char *path, mode_t mode, ui
     size_t length = CBUF__AS(size_t, strrchr(path, '/') - path);
     memcpy(directory.text, path, length ? length : 1);
     int error = 0, fd = access("/proc/self/fd", X_OK) ? -1 : open(directory.text, unnamed, 0600);
-    if (fd < 0) {
-        unlink(path); /* left by a producer that died here; we hold the lock */
-        fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
-    }
+    if (fd < 0) fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (fd < 0) return cbuf__fail_errno(ring, "making a file", errno);
     if (fstat(fd, &file) || fchmod(fd, mode)) error = errno;
     else if (file.st_blksize > 4096)
@@ -2636,7 +2651,7 @@ CBUF__SLOW int cbuf__name_file(cbuf_ring *ring, int fd, const char *temporary, c
     struct stat file;
     cbuf__say_number(&text, "/proc/self/fd/", CBUF__AS(uint64_t, fd));
     if (!fstat(fd, &file) && file.st_nlink == 0) {
-        unlink(temporary);
+        if (!linkat(AT_FDCWD, self, AT_FDCWD, path, AT_SYMLINK_FOLLOW)) return 0;
         if (linkat(AT_FDCWD, self, AT_FDCWD, temporary, AT_SYMLINK_FOLLOW))
             return cbuf__fail_errno(ring, "linking", errno);
     }
@@ -2695,10 +2710,10 @@ CBUF__SLOW int cbuf__open_readers(cbuf_ring *ring, const cbuf__facts *facts, boo
     return 0;
 }
 
+/* A new readers' file, without its name; nobody in it was demoted. */
 CBUF__SLOW int cbuf__make_readers(
     cbuf_ring *ring, const cbuf__facts *facts, const cbuf_options *options)
 {
-    cbuf__path path = cbuf__path_of(ring, ".readers");
     cbuf__path new_path = cbuf__path_of(ring, ".readers.new");
     uint64_t bytes = cbuf__round_up(cbuf__readers_size(facts->max_readers), 4096);
     int fd = cbuf__new_file(ring, new_path.text, options->group_register ? 0660 : 0600, &bytes);
@@ -2709,7 +2724,8 @@ CBUF__SLOW int cbuf__make_readers(
     ring->readers_bytes = CBUF__AS(size_t, bytes);
     ring->readers = CBUF__AS(struct cbuf__readers *, base);
     cbuf__init_readers(ring->readers, facts);
-    return cbuf__name_file(ring, fd, new_path.text, path.text);
+    for (uint32_t k = 0; k < facts->max_readers; k++) cbuf__store_relaxed(ring->gates + k, 0);
+    return 0;
 }
 
 /* Lets go of all that the handle holds. The error text and the path stay. */
@@ -2740,27 +2756,30 @@ CBUF__SLOW void cbuf__guard(cbuf_ring *ring)
     ring->local = CBUF__AS(struct cbuf__local *, page);
 }
 
-/* Marks the ring at this path retired, for those who have it mapped, and wakes them. */
-CBUF__SLOW int cbuf__retire(const char *path)
+/* Whether there is a ring of this user at this path; and marks it retired, for those who have it
+ * mapped, and wakes them. */
+CBUF__SLOW int cbuf__retire(const char *path, bool mark)
 {
     cbuf_ring old;
     cbuf__facts facts;
     cbuf__begin(&old);
     int error = cbuf__set_path(&old, path, 0);
     if (!error) error = cbuf__open_ring(&old, true, false, false, &facts);
-    if (!error || error == CBUF_ESCHEMA) {
+    if (error == CBUF_ESCHEMA) error = 0;
+    if (!error && mark) {
         cbuf__store_release(&old.file->state, CBUF__RETIRED);
         if (!cbuf__open_readers(&old, &facts, false)) cbuf__wake(&old.readers->rows, CBUF__FREE);
-        error = 0;
     }
     cbuf__release(&old);
     return error;
 }
 
-/* A new ring under ring->path, whole or not at all. */
-CBUF__SLOW int cbuf__make_ring(cbuf_ring *ring, const cbuf_options *options, cbuf__facts *facts)
+/* A new ring under ring->path, whole or not at all; what it replaces stays until it is there. */
+CBUF__SLOW int cbuf__make_ring(
+    cbuf_ring *ring, const cbuf_options *options, cbuf__facts *facts, bool replaces)
 {
-    cbuf__path new_path = cbuf__path_of(ring, ".new"), readers = cbuf__path_of(ring, ".readers");
+    cbuf__path new_path = cbuf__path_of(ring, ".new");
+    cbuf__path new_readers = cbuf__path_of(ring, ".readers.new");
     bool group = options->group_read || options->group_register;
     uint64_t clock = CBUF__AS(uint64_t, cbuf__now_ns(CBUF__REALTIME));
     facts->ring_id = (clock ^ CBUF__AS(uint64_t, getpid()) << 40) * 0x9e3779b97f4a7c15u;
@@ -2776,8 +2795,11 @@ CBUF__SLOW int cbuf__make_ring(cbuf_ring *ring, const cbuf_options *options, cbu
     if (!error) error = cbuf__make_resident(ring, true, &options->memory);
     if (!error) error = cbuf__make_readers(ring, facts, options);
     if (!error) cbuf__take_over(ring);
+    if (!error && replaces) cbuf__retire(ring->path, true);
+    cbuf__path path = cbuf__path_of(ring, ".readers");
+    if (!error) error = cbuf__name_file(ring, ring->readers_fd, new_readers.text, path.text);
     if (!error) error = cbuf__name_file(ring, ring->fd, new_path.text, ring->path);
-    if (error) unlink(new_path.text), unlink(readers.text);
+    if (error) unlink(new_path.text), unlink(new_readers.text);
     return error;
 }
 
@@ -2818,8 +2840,12 @@ CBUF__SLOW int cbuf__resume(
     if (!error) error = cbuf__make_resident(ring, true, &options->memory);
     if (error) return error;
     error = cbuf__open_readers(ring, &facts, false);
-    if (error == CBUF_ENOENT || error == CBUF_EFORMAT) /* lost, or rubbish: it holds no rows */
+    if (error == CBUF_ENOENT || error == CBUF_EFORMAT) { /* lost, or rubbish: it holds no rows */
+        cbuf__path path = cbuf__path_of(ring, ".readers");
+        cbuf__path new_path = cbuf__path_of(ring, ".readers.new");
         error = cbuf__make_readers(ring, &facts, options);
+        if (!error) error = cbuf__name_file(ring, ring->readers_fd, new_path.text, path.text);
+    }
     if (!error) cbuf__take_over(ring);
     return error;
 }
@@ -2835,9 +2861,9 @@ CBUF__SLOW int cbuf__create_at(
     if (there && (!name || options->existing == CBUF_NEW)) error = CBUF_EEXIST;
     if (error) return cbuf__fail(ring, error, "existing is CBUF_NEW");
     if (there && options->existing == CBUF_RESUME) return cbuf__resume(ring, options, facts);
-    if (there && (error = cbuf__retire(ring->path)) != 0)
+    if (there && (error = cbuf__retire(ring->path, false)) != 0)
         return cbuf__fail(ring, error, "only a ring of this user is replaced");
-    return cbuf__make_ring(ring, options, facts);
+    return cbuf__make_ring(ring, options, facts, there);
 }
 
 static inline int cbuf_create(cbuf_ring *ring, const cbuf_options *options)
@@ -2851,7 +2877,7 @@ static inline int cbuf_create(cbuf_ring *ring, const cbuf_options *options)
         if (!error) error = cbuf__resolve(ring, options, 4096, &facts);
         if (!error) error = cbuf__create_at(ring, options, options->name, &facts);
         if (!error) break;
-        if (ring->lock_fd >= 0 && access(ring->path, F_OK))
+        if (ring->lock_fd >= 0 && (ring->lock_is_new || access(ring->path, F_OK)))
             unlink(cbuf__path_of(ring, ".lock").text);
         cbuf__release(ring);
     }
@@ -2863,25 +2889,26 @@ static inline int cbuf_attach(
 {
     cbuf_attach_options chosen;
     cbuf__facts facts;
-    int error = CBUF_EFORMAT;
+    struct timespec moment = { 0, 100000 };
     memset(&chosen, 0, sizeof chosen);
     if (options) chosen = *options;
-    for (int i = 0; error == CBUF_EFORMAT && i < 5; i++) { /* it may be being replaced just now */
+    for (int tries = 0;; tries++) {
         cbuf__begin(ring);
-        error = cbuf__set_path(ring, name ? name : "", 0);
+        int error = cbuf__set_path(ring, name ? name : "", 0), readers = 0;
         if (error) return error;
         cbuf__guard(ring);
         ring->options.memory = chosen.memory;
         error = cbuf__open_ring(ring, false, chosen.any_owner, chosen.memory.huge != 0, &facts);
-        if (!error && !chosen.observer) {
-            error = cbuf__open_readers(ring, &facts, chosen.any_owner);
-            if (error == CBUF_EACCES || error == CBUF_ENOENT) error = 0; /* may only observe */
-        }
+        if (!error && !chosen.observer)
+            readers = cbuf__open_readers(ring, &facts, chosen.any_owner);
+        if (readers == CBUF_EACCES || readers == CBUF_ENOENT) readers = 0; /* may only observe */
+        if (!error) error = readers;
         if (!error) error = cbuf__make_resident(ring, false, &chosen.memory);
-        if (error) cbuf__release(ring);
-        else ring->error[0] = 0;
+        if (!error) ring->error[0] = 0;
+        else cbuf__release(ring);
+        if (readers != CBUF_EFORMAT || tries == 100) return error;
+        nanosleep(&moment, NULL); /* the ring is being replaced, and has one of its new files */
     }
-    return error;
 }
 
 static inline int cbuf_remove(const char *name)
@@ -2894,10 +2921,10 @@ static inline int cbuf_remove(const char *name)
     bool there = !lstat(ring.path, &file);
     error = cbuf__lock_producer(&ring);
     if (error) return error;
-    if (there) error = cbuf__retire(ring.path);
+    if (there) error = cbuf__retire(ring.path, true);
     if (!error && there && unlink(ring.path)) error = CBUF_EACCES;
     if (!error) unlink(cbuf__path_of(&ring, ".readers").text);
-    if (!error) unlink(cbuf__path_of(&ring, ".lock").text);
+    if (!error || ring.lock_is_new) unlink(cbuf__path_of(&ring, ".lock").text);
     cbuf__release(&ring);
     return error ? error : there ? 0 : CBUF_ENOENT;
 }
@@ -2934,12 +2961,15 @@ CBUF__SLOW int cbuf__open_slot(cbuf_reader *reader, const cbuf_reader_options *o
 
 static inline int cbuf_producer_alive(const cbuf_ring *ring)
 {
-    if (ring->producer) return 1;
+    struct flock lock = cbuf__flock(CBUF__EXCLUSIVE, 0);
+    if (!ring->file) return CBUF_ENOTOPEN;
+    if (ring->producer) return ring->local->never == UINT64_MAX ? 1 : CBUF_EFORKED;
     int fd = open(cbuf__path_of(ring, ".lock").text, O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
     if (fd < 0) return errno == ENOENT ? 0 : CBUF_EACCES;
-    int error = cbuf__lock(fd, CBUF__EXCLUSIVE, 0, false);
+    int failed = fcntl(fd, 36 /* F_OFD_GETLK: asks, and is not in a producer's way */, &lock);
     close(fd);
-    return error != 0;
+    if (failed) return CBUF_ESYSTEM;
+    return lock.l_type != CBUF__UNLOCK;
 }
 
 /* ================================================================================ [wait] ==== */

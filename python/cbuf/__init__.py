@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: MIT
+"""Reads cbuf rings, typed rows in shared memory, as NumPy arrays. Pure Python; needs NumPy.
+
+    import cbuf
+    ring = cbuf.open("ticks")               # /dev/shm/ticks; or an absolute path
+    rows = ring.last(1000)                  # a structured array: rows["bid"].mean()
+    print(rows.first, rows.lost)            # the first row's sequence number; how many are missing
+    for rows in ring.follow("newest"):      # all rows from now on, each delivered or counted
+        print(len(rows), rows.lost, rows["bid"].max())
+
+A Ring observes: it maps the file read-only, takes no reader slot and holds nobody up. Every copy is
+checked against the producer's marks after it was made: a row is delivered whole or not at all, and
+what was overwritten is counted exactly. Rows are known by their sequence numbers, from 0 on since
+the ring was created.
+
+    ring[i], ring[-1]      one row, a copy; raises Lapped if it is overwritten
+    ring[a:b], ring[-n:]   Rows: those that are still there of the ones asked for; .first, .lost
+    ring.view(n)           the last n rows in place, no copy, to be checked after use
+    ring.to_pandas(n)      a DataFrame, with the sequence numbers as its index
+    ring.schema, ring.dtype, ring.offset, ring.capacity      what numpy.memmap needs, see Ring
+    ring.head, ring.oldest, ring.state, ring.epoch, ring.stats(), ring.readers()
+
+On the command line: python3 -m cbuf ls | info NAME | tail [-f] NAME | stats NAME
+
+WHAT IT CANNOT DO. It needs an x86-64 processor, whose loads stay in order; on others it refuses,
+for Python cannot issue the fence that they need. A follower polls: it sees rows up to a
+millisecond late, and is lapped where it is slower than the producer for longer than the ring is
+long. The owner of a file can truncate it under a reader, who then gets SIGBUS.
+"""
+from ._format import (ByteOrderError, Error, FeatureError, FormatError, Lapped, NotFound,
+                      NotOpen, NotPermitted, ProcessorError, Reader, Retired, SchemaError,
+                      VersionError)
+from ._ring import Ring, Rows, View
+
+__version__ = "1.0.0"
+__all__ = ["ByteOrderError", "Error", "FeatureError", "FormatError", "Lapped", "NotFound",
+           "NotOpen", "NotPermitted", "ProcessorError", "Reader", "Retired", "Ring", "Rows",
+           "SchemaError", "VersionError", "View", "open"]
+
+
+def open(name, any_owner=False):
+    """Opens a ring to read, by the name or path that it was created with: "ticks" is
+    /dev/shm/ticks. -> Ring, which is a context manager.
+
+    The file must be a regular one and belong to this user or to root; any_owner=True accepts
+    others'. Everything in it is checked before it is used; what is wrong raises an Error (NotFound,
+    NotPermitted, FormatError and its kinds), whose text names file, value and limit.
+    """
+    return Ring(name, any_owner)

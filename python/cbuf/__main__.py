@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: MIT
+"""The command line: python3 -m cbuf ls | info | tail | stats."""
+import argparse
+import itertools
+import os
+import sys
+import time
+
+from . import Error, Retired, open as open_ring
+from ._format import HEADER_BYTES, MAGIC, printable
+from ._ring import SHM
+
+
+def main(arguments=None):
+    options = _parser().parse_args(arguments)
+    try:
+        options.run(options)
+        sys.stdout.flush()
+    except Error as error:
+        sys.exit("cbuf: %s" % error)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:  # `| head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _parser():
+    parser = argparse.ArgumentParser(prog="python3 -m cbuf", description="Looks at cbuf rings.")
+    commands = parser.add_subparsers(metavar="command", required=True)
+    command = commands.add_parser("ls", help="list the rings in a directory")
+    command.add_argument("directory", nargs="?", default=SHM, help="default: %(default)s")
+    command.set_defaults(run=_ls)
+    for run, text in ((_info, "print a ring's columns and geometry"),
+                      (_tail, "print a ring's last rows"),
+                      (_stats, "print a ring's counters and its registered readers")):
+        command = commands.add_parser(run.__name__[1:], help=text)
+        command.add_argument("name", help="name in %s, or an absolute path" % SHM)
+        command.add_argument("--any-owner", action="store_true",
+                             help="accept a file of a user other than this one and root")
+        command.set_defaults(run=run)
+        if run is _tail:
+            command.add_argument("-n", type=_rows, default=10,
+                                 help="how many; default: %(default)s")
+            command.add_argument("-f", action="store_true", help="go on as more rows come")
+    return parser
+
+
+def _rows(text):
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError("must be 0 or more")
+    return int(text)
+
+
+def _table(rows):
+    """Prints rows of cells in columns, numbers to the right."""
+    rows = [[str(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    right = [all(row[k].lstrip("-").isdigit() for row in rows[1:]) for k in range(len(widths))]
+    for row in rows:
+        print("  ".join(cell.rjust(width) if to_right else cell.ljust(width)
+                        for cell, width, to_right in zip(row, widths, right)).rstrip())
+
+
+def _producer(ring):
+    """In a word, how a ring's producer is."""
+    alive = ring.producer_alive()
+    if alive:
+        return "alive"
+    if ring.state != "open":
+        return "-"
+    return "unknown" if alive is None else "dead"
+
+
+def _ls(options):
+    lines = [("name", "layout", "capacity", "stride", "head", "state", "producer")]
+    broken = []
+    for name in sorted(os.listdir(options.directory)):
+        path = os.path.join(os.path.abspath(options.directory), name)
+        if not _starts_like_a_ring(path):
+            continue
+        try:
+            with open_ring(path, any_owner=True) as ring:
+                lines.append((printable(os.fsencode(name)), ring.schema["layout"], ring.capacity,
+                              ring.dtype.itemsize, ring.head, ring.state, _producer(ring)))
+        except Error as error:
+            broken.append(error)
+    _table(lines)
+    for error in broken:
+        print("broken: %s" % printable(os.fsencode(str(error))))
+
+
+def _starts_like_a_ring(path):
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        return os.read(fd, HEADER_BYTES)[:len(MAGIC)] == MAGIC
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
+
+
+def _info(options):
+    with open_ring(options.name, options.any_owner) as ring:
+        facts = ring.facts
+        _table([("path", ring.path), ("format", "%d.%d" % (facts.major, facts.minor)),
+                ("layout", ring.schema["layout"]), ("capacity", "%d rows" % ring.capacity),
+                ("row", "%d bytes, %d apart" % (facts.row_bytes, ring.dtype.itemsize)),
+                ("rows at", "byte %d of %d" % (ring.offset, facts.file_bytes)),
+                ("when full", ("overwrite", "block", "drop newest")[facts.on_full]),
+                ("created", _time(facts.created_ns)), ("state", ring.state),
+                ("producer", _producer(ring)), ("head", "row %d" % ring.head)])
+        print()
+        _table([("column", "type", "offset")] + [
+            (column["name"], column["type"], column["offset"])
+            for column in ring.schema["columns"]])
+
+
+def _time(ns):
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(ns // 1000000000))
+
+
+def _tail(options):
+    with open_ring(options.name, options.any_owner) as ring:
+        names = ring.dtype.names
+        print("\t".join(itertools.chain(("sequence",), names)))
+        if not options.f:
+            return _print(ring.last(options.n))
+        try:
+            for rows in ring.follow(-options.n if options.n else "newest"):
+                _print(rows)
+                sys.stdout.flush()
+        except Retired as end:
+            print("# %s" % end, file=sys.stderr)
+
+
+def _print(rows):
+    if rows.lost:
+        sys.stdout.flush()
+        print("# %d rows lost" % rows.lost, file=sys.stderr)
+    columns = [_texts(rows[name]) for name in rows.dtype.names]
+    for sequence, cells in zip(itertools.count(rows.first), zip(*columns)):
+        print("\t".join(itertools.chain((str(sequence),), cells)))
+
+
+def _texts(column):
+    if column.dtype.kind == "S":
+        return map(printable, column.tolist())
+    if column.dtype.kind == "M":
+        return map(str, column)
+    return map(str, column.tolist())
+
+
+def _stats(options):
+    with open_ring(options.name, options.any_owner) as ring:
+        counters = ring.stats()
+        counters["producer"] = _producer(ring)
+        _table(counters.items())
+        try:
+            readers = ring.readers()
+        except Error as error:
+            return print("readers: unknown (%s)" % error)
+        print()
+        _table([("reader", "pid", "cursor", "lag", "lost", "gate", "active")] + [
+            (reader.name, reader.pid, _or_dash(reader.cursor), _or_dash(reader.lag), reader.lost,
+             "demoted" if reader.demoted else "yes" if reader.gate else "no",
+             _time(reader.active_ns))
+            for reader in readers])
+
+
+def _or_dash(number):
+    return "-" if number is None else number
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,529 @@
+# SPDX-License-Identifier: MIT
+"""Ring: a ring opened to be read.
+
+HOW A COPY IS KNOWN TO BE WHOLE. The producer raises `reserve` before it touches a row, and `head`
+after. So: load head; copy rows below it; load reserve; what lies below reserve - capacity may have
+been overwritten meanwhile, the rest is whole. C orders these three steps with acquire loads and a
+fence. Python has neither, but an x86-64 processor does not reorder loads (TSO), the interpreter
+runs one call after the other, and no compiler sees two of them at once; hence plain loads serve
+there, and only there: see _require_ordered_loads.
+
+WHICH LOADS ARE SINGLE. A counter must be read whole. numpy.ndarray.item() of an aligned uint64
+array in the machine's byte order is one C load of a uint64 (`*((npy_ulong *)ip)` in
+arraytypes.c.src, one `mov` in the machine code, seen with a hardware watchpoint). memoryview and
+struct go through memcpy or byte by byte and promise nothing of the kind.
+
+WHY ROWS ARE COPIED AS BYTES. NumPy copies structured arrays field by field, 2 to 3 times slower
+than the memory; an array of bytes is one memmove. The bytes are then viewed as rows.
+"""
+import fcntl
+import mmap
+import operator
+import os
+import platform
+import stat
+import struct
+import sys
+import time
+
+import numpy as np
+
+from . import _format
+from ._format import (Error, FormatError, Lapped, NotFound, NotOpen, NotPermitted, ProcessorError,
+                      Retired)
+
+SHM = "/dev/shm"
+_TRIES = 16
+_SHORTEST_NAP = 50e-6
+
+
+class Rows(np.ndarray):
+    """Consecutive rows of a ring: a structured array of the caller's own, oldest first.
+
+    first     the sequence number of rows[0]
+    lost      how many rows just before it were asked for, or were next, but are overwritten
+    sequence  the sequence numbers of all rows, as an array
+    A slice of Rows with step 1 knows its `first`; anything else (a column, a mask, a sorted copy)
+    is a plain array. `first` is None where NumPy makes Rows that are no longer consecutive.
+    """
+
+    first = None
+    lost = 0
+
+    @classmethod
+    def _of(cls, array, first, lost):
+        rows = array.view(cls)
+        rows.first = first
+        rows.lost = lost
+        return rows
+
+    @property
+    def sequence(self):
+        return np.arange(self.first, self.first + len(self), dtype=np.int64)
+
+    def __getitem__(self, key):
+        part = np.asarray(self)[key]
+        if isinstance(key, slice) and self.first is not None and self.ndim == 1:
+            start, stop, step = key.indices(len(self))
+            if step == 1:
+                return Rows._of(part, self.first + start, 0 if start else self.lost)
+        return part
+
+    def __reduce__(self):
+        return Rows._of, (np.array(self), self.first, self.lost)
+
+
+class View:
+    """The last rows of a ring in place, not copied: what Ring.view gives.
+
+        with ring.view(1000) as view:
+            highest = max(part["bid"].max() for part in view.parts)
+
+    The producer does not wait, so what was computed counts only if the rows were still there after
+    it was. Leaving the `with` block checks that, and raises Lapped if not, unless the block has
+    asked valid() itself.
+
+    parts   the rows as one read-only array, or two if they go round the ring's end
+    first   the sequence number of the first row; len(view) is how many they are
+    lost    how many rows were asked for but are overwritten
+    """
+
+    def __init__(self, ring, parts, first, lost):
+        self.parts, self.first, self.lost = parts, first, lost
+        self._ring, self._asked = ring, False
+
+    def __len__(self):
+        return sum(len(part) for part in self.parts)
+
+    def valid(self):
+        """Whether all rows are still as they were: what was computed from them before counts."""
+        self._asked = True
+        return self._ring._oldest() <= self.first or not len(self)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, trace):
+        if kind is None and not self._asked and not self.valid():
+            oldest = self._ring._oldest()
+            raise Lapped("%s: the view began at row %d, the oldest one now is %d: what was "
+                         "computed may be wrong" % (self._ring.path, self.first, oldest), oldest)
+
+
+class Ring:
+    """A ring opened to be read. Read-only, takes no reader slot, and no producer waits for it.
+
+    path      of the file
+    schema    the schema, a dict
+    dtype     of the rows: a structured NumPy dtype whose itemsize is the ring's stride
+    offset    of the rows in the file, in bytes
+    capacity  in rows
+
+    Rows have sequence numbers, from 0 on since the ring was created; row i lies in place
+    i % capacity. So numpy.memmap(ring.path, dtype=ring.dtype, mode="r", offset=ring.offset,
+    shape=ring.capacity) has the same rows, unchecked.
+
+    ring[i] is row i, ring[-1] the newest; ring[a:b] are the rows from a up to b, without b, as far
+    as they are there. A Ring may be used by several threads. Arrays taken from it outlive it.
+    """
+
+    def __init__(self, name, any_owner=False):
+        _require_ordered_loads()
+        self.path = path_of(name)
+        fd = _open_file(self.path)
+        try:
+            status = os.fstat(fd)
+            _check_file(self.path, status, any_owner)
+            self._identity = status.st_dev, status.st_ino
+            facts = _format.parse_header(
+                os.pread(fd, _format.HEADER_BYTES, 0), status.st_size, self.path)
+            text = os.pread(fd, facts.schema_bytes, facts.schema_offset)
+            if len(text) != facts.schema_bytes:
+                raise FormatError("%s: was truncated" % self.path)
+            self.schema, self.dtype = _format.parse_schema(text, facts, self.path)
+            try:
+                memory = mmap.mmap(fd, facts.file_bytes, flags=mmap.MAP_SHARED, prot=mmap.PROT_READ)
+            except (OSError, ValueError) as error:
+                raise Error("%s: cannot be mapped: %s" % (self.path, error)) from None
+        except Error:
+            raise
+        except OSError as error:
+            raise Error("%s: cannot be read: %s" % (self.path, error.strerror)) from None
+        finally:
+            os.close(fd)
+        self.facts = facts
+        self.offset = facts.rows_offset
+        self.capacity = facts.capacity
+        self._stride = facts.stride
+        self._memory = memory
+        self._load = np.frombuffer(memory, np.uint64, _format.HEADER_BYTES // 8).item
+        self._bytes = np.frombuffer(memory, np.uint8, facts.capacity * facts.stride, self.offset)
+
+    def close(self):
+        """Ends the use of the ring. Views and their arrays keep its memory as long as they live."""
+        self._memory = self._bytes = None
+        self._load = self._copy = self._not_open
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, trace):
+        self.close()
+
+    def _not_open(self, *arguments):
+        raise NotOpen("%s: this Ring was closed" % self.path)
+
+    # ---- what it is and how it stands ----
+
+    @property
+    def head(self):
+        """How many rows have been published since the ring was created."""
+        return self._load(_format.HEAD)
+
+    @property
+    def oldest(self):
+        """The sequence number of the oldest row that can be read; head if there is none."""
+        head = self.head
+        return min(head, self._oldest())
+
+    @property
+    def state(self):
+        """How it is: "open"; "closed" by its producer, though another may go on; "retired", that
+        is removed or replaced."""
+        state = self._load(_format.STATE)
+        return _format.STATES.get(state, "unknown (%d)" % state)
+
+    @property
+    def epoch(self):
+        """How many producers the ring has had."""
+        return self._load(_format.EPOCH)
+
+    def __len__(self):
+        """How many rows can be read now."""
+        head = self.head
+        return head - min(head, max(self._oldest(), head - self.capacity))
+
+    def _fate(self):
+        """What became of the file without the producer's word: None, "removed" or "replaced"."""
+        try:
+            status = os.stat(self.path, follow_symlinks=False)
+        except FileNotFoundError:
+            return "removed"
+        except OSError:
+            return None
+        return None if (status.st_dev, status.st_ino) == self._identity else "replaced"
+
+    def __bool__(self):
+        return True  # an empty ring is a ring
+
+    def __repr__(self):
+        layout = "%s, %d rows of %d bytes" % (
+            self.schema["layout"], self.capacity, self._stride)
+        if self._memory is None:
+            return "<cbuf.Ring %s, not open: %s>" % (self.path, layout)
+        return "<cbuf.Ring %s, %s: %s, head %d>" % (self.path, self.state, layout, self.head)
+
+    def stats(self):
+        """The ring's counters, a dict: rows written, overwritten, dropped (refused because the ring
+        was full); the producer's waits for room, wake-ups sent and gates demoted; its pid."""
+        written = self.head
+        return {"state": self.state, "written": written,
+                "overwritten": min(written, self._oldest()),
+                "dropped": self._load(_format.DROPPED), "waits": self._load(_format.WAITS),
+                "wakes": self._load(_format.WAKES), "demotions": self._load(_format.DEMOTIONS),
+                "epoch": self.epoch, "producer_pid": self._load(_format.PRODUCER_PID)}
+
+    def readers(self):
+        """The registered readers, a list of cbuf.Reader: name, cursor (None: it does not read), lag
+        (rows), lost, waits, pid, gate, demoted, started_ns, active_ns. Observers like this one are
+        not among them. Raises Error if NAME.readers may not be read."""
+        facts = self.facts
+        head = self._load(_format.HEAD)
+        size = _format.READERS_BYTES + _format.SLOT_BYTES * facts.max_readers
+        gates = self._memory[facts.gates_offset:facts.gates_offset + 8 * facts.max_readers]
+        path = self.path + ".readers"
+        fd = _open_file(path)
+        try:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise FormatError("%s: not a regular file" % path)
+            return _format.parse_readers(os.pread(fd, size, 0), gates, facts, head, path)
+        finally:
+            os.close(fd)
+
+    def producer_alive(self):
+        """Whether a producer has the ring now, by the kernel's word: it holds a lock on NAME.lock.
+        None if this process may not look."""
+        try:
+            fd = _open_file(self.path + ".lock")
+        except NotFound:
+            return False
+        except Error:
+            return None
+        try:
+            query = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 1, 0)
+            answer = fcntl.fcntl(fd, fcntl.F_OFD_GETLK, query)
+            return struct.unpack("hhqqi4x", answer)[0] != fcntl.F_UNLCK
+        except OSError:
+            return None
+        finally:
+            os.close(fd)
+
+    # ---- copies ----
+
+    def _oldest(self):
+        """The oldest row that may be trusted: those below may be under the pen. Never negative; may
+        be above a head that was loaded before."""
+        return max(0, self._load(_format.RESERVE) - self.capacity)
+
+    def _copy(self, first, n):
+        """The bytes of n <= capacity rows from `first` on, whatever they are."""
+        rows = np.empty(n, self.dtype)
+        to, size = rows.view(np.uint8), n * self._stride
+        start = first % self.capacity * self._stride
+        until_end = min(size, len(self._bytes) - start)
+        to[:until_end] = self._bytes[start:start + until_end]
+        if until_end < size:
+            to[until_end:] = self._bytes[:size - until_end]
+        return rows
+
+    def _take(self, first, end):
+        """Copies the published rows from `first` up to `end`. -> them, and the first whole one's
+        number: those before it may be torn, all from it on are not."""
+        rows = self._copy(first, end - first)
+        return rows, min(max(first, self._oldest()), end)  # in this order: first copy, then look
+
+    def last(self, n=None):
+        """A copy of the last n rows (None: of all that are there), oldest first: Rows.
+
+        Fewer if there are fewer, or if the producer overwrites the oldest of them meanwhile; `lost`
+        of the result tells how many of the last n rows ever written are missing."""
+        if n is None:
+            return self._slice(slice(None))
+        return self._slice(slice(-n, None) if _count(n, "n") else slice(0, 0))
+
+    def __getitem__(self, key):
+        if isinstance(key, slice):
+            if key.step not in (None, 1):
+                raise ValueError("rows come with step 1: ring[a:b][::%s]" % key.step)
+            return self._slice(key)
+        try:
+            index = operator.index(key)
+        except TypeError:
+            raise TypeError("a ring is indexed by sequence numbers, as in ring[-1] and ring[a:b]; "
+                            "a column is ring.last(n)[%r]" % (key,)) from None
+        return self._row(index)
+
+    __iter__ = None  # by sequence numbers it would start at row 0, which may be gone: use follow()
+
+    def _row(self, index):
+        for _ in range(_TRIES):
+            head = self._load(_format.HEAD)
+            sequence = index if index >= 0 else head + index
+            if not 0 <= sequence < head:
+                raise IndexError("%s: there is no row %d, the head is %d"
+                                 % (self.path, index, head))
+            oldest = max(self._oldest(), head - self.capacity)
+            if oldest <= sequence:
+                rows, whole = self._take(sequence, sequence + 1)
+                if whole == sequence:
+                    return rows[0]
+                oldest = self._oldest()
+            if index >= 0:
+                break
+        raise Lapped("%s: row %d is overwritten, the oldest one is %d"
+                     % (self.path, sequence, oldest), oldest)
+
+    def _slice(self, key):
+        """Rows of a slice of sequence numbers; without a start it begins at the oldest row. One
+        that ends at the head is tried again where not one row survived the copying."""
+        for _ in range(_TRIES):
+            head = self._load(_format.HEAD)
+            first, end, _step = key.indices(head)
+            end = max(first, end)
+            begin = min(max(first, self._oldest(), head - self.capacity), end)
+            if key.start is None:
+                first = begin
+            rows, whole = self._take(begin, end)
+            if whole < end or first == end or end < head:
+                break
+        return Rows._of(rows[whole - begin:], whole, whole - first)
+
+    def to_numpy(self, n=None):
+        """last(n) as a plain structured array."""
+        return np.asarray(self.last(n))
+
+    def __array__(self, dtype=None, copy=None):
+        return np.asarray(self.to_numpy(), dtype)
+
+    def to_pandas(self, n=None):
+        """last(n) as a pandas.DataFrame with the sequence numbers as its index; the rows that are
+        missing are counted in its attrs["lost"]. Needs pandas."""
+        try:
+            import pandas
+        except ImportError:
+            raise ImportError("to_pandas needs pandas, which is not installed; to_numpy "
+                              "does not") from None
+        rows = self.last(n)
+        index = pandas.RangeIndex(rows.first, rows.first + len(rows), name="sequence")
+        frame = pandas.DataFrame({name: rows[name] for name in rows.dtype.names}, index=index)
+        frame.attrs["lost"] = rows.lost
+        return frame
+
+    # ---- in place ----
+
+    def view(self, n=None):
+        """The last n rows (None: all that are there) in place, to be checked after use: View."""
+        head = self._load(_format.HEAD)
+        asked = 0 if n is None else max(0, head - _count(n, "n"))
+        first = min(max(asked, self._oldest(), head - self.capacity), head)
+        rows = self._bytes.view(self.dtype)
+        start, size = first % self.capacity, head - first
+        parts = [rows[start:start + size]]
+        if start + size > self.capacity:
+            parts.append(rows[:start + size - self.capacity])
+        return View(self, tuple(parts), first, 0 if n is None else first - asked)
+
+    # ---- all rows as they come ----
+
+    def follow(self, start="oldest", batch=65536, timeout=None, poll=0.001):
+        """Yields the rows from `start` on as they come, as Rows of at most `batch`.
+
+        start    "oldest", "newest" (the next one to be written), or a sequence number; a negative
+                 one counts from the head
+        timeout  seconds to wait for more rows before it ends; None: without limit; 0: it reads what
+                 is there and ends
+        poll     the longest sleep between two looks, in seconds
+
+        Each row is delivered once or counted once: the rows lost just before a batch are its
+        `lost`, so that rows + lost = head - start at any moment. If it ends with rows lost and none
+        to follow, the last batch is empty and carries their number.
+
+        Ends when the producer has closed the ring and all is read. Raises Retired, after the last
+        row, when the ring was removed or replaced: open it again by its name. (A file that was
+        removed by hand is noticed after a second without rows.) Waits for the next producer if one
+        dies without closing.
+        """
+        if operator.index(batch) < 1:
+            raise ValueError("batch is %d, must be at least 1" % batch)
+        cursor = self._start(start)
+        return self._follow(cursor, min(batch, self.capacity), timeout, poll)
+
+    def _start(self, start):
+        head = self._load(_format.HEAD)
+        if start == "oldest":
+            return min(head, max(self._oldest(), head - self.capacity))
+        if start == "newest":
+            return head
+        if isinstance(start, str):
+            raise ValueError('start is %r, must be "oldest", "newest" or a sequence number' % start)
+        start = operator.index(start)
+        return start if start >= 0 else max(0, head + start)
+
+    def _follow(self, cursor, batch, timeout, poll):
+        lost = misses = 0
+        idle = _Idle(self, timeout, poll)
+        while True:
+            state = self._load(_format.STATE)  # before head: no row comes after the closing
+            head = self._load(_format.HEAD)
+            if head > cursor:
+                first, end = self._next(cursor, head, batch, misses)
+                rows, whole = self._take(first, end)
+                lost += whole - cursor
+                cursor = end
+                misses = 0 if whole < end else min(misses + 1, 32)
+                if whole < end:
+                    yield Rows._of(rows[whole - first:], whole, lost)
+                    lost = 0
+                    idle.over()
+            elif state == 0 and idle.wait():
+                continue
+            else:
+                break
+        if lost:
+            yield Rows._of(np.empty(0, self.dtype), cursor, lost)
+        if state == 2 or idle.fate:
+            raise Retired("%s: was %s; all %d rows up to its end are read: open it again"
+                          % (self.path, idle.fate or "retired", cursor))
+
+    def _next(self, cursor, head, batch, misses):
+        """The next rows to copy. After batches that were overwritten whole (a small ring, a fast
+        producer) it starts further and further from the pen."""
+        oldest = max(self._oldest(), head - self.capacity)
+        if oldest > cursor:
+            cursor = min(oldest + self.capacity // 64 * misses, head)
+        return cursor, min(head, cursor + batch)
+
+
+class _Idle:
+    """The waiting of follow(): longer and longer sleeps, as no observer can ask to be woken."""
+
+    def __init__(self, ring, timeout, poll):
+        self.ring, self.timeout, self.poll, self.fate = ring, timeout, poll, None
+        self.over()
+
+    def over(self):
+        self.since, self.nap = None, min(_SHORTEST_NAP, self.poll)
+
+    def wait(self):
+        """Sleeps a little; False when it is no use to wait any longer."""
+        now = time.monotonic()
+        if self.since is None:
+            self.since, self.look_at = now, now + 1.0
+        left = self.poll if self.timeout is None else self.since + self.timeout - now
+        if left <= 0 and self.timeout is not None:
+            return False
+        if now >= self.look_at:
+            self.look_at = now + 1.0
+            self.fate = self.ring._fate()
+            if self.fate:
+                return False
+        time.sleep(min(self.nap, left))
+        self.nap = min(2 * self.nap, self.poll)
+        return True
+
+
+def path_of(name):
+    """The file of a ring: "ticks" is /dev/shm/ticks; an absolute path is itself."""
+    name = os.fsdecode(os.fspath(name))
+    if name[:1] == "/" and "\0" not in name:
+        return name
+    if name[:1] in ("", ".") or "/" in name or "\0" in name:
+        raise Error("%r: must be a name without '/' and not begin with '.', or an absolute path"
+                    % name)
+    return os.path.join(SHM, name)
+
+
+def _open_file(path):
+    """Opens a file to read, and whatever stands in its place harmlessly. -> a descriptor."""
+    try:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except FileNotFoundError:
+        raise NotFound("%s: there is no such file" % path) from None
+    except PermissionError:
+        raise NotPermitted("%s: this user may not read it" % path) from None
+    except OSError as error:
+        raise Error("%s: cannot be opened: %s" % (path, error.strerror)) from None
+
+
+def _check_file(path, status, any_owner):
+    if not stat.S_ISREG(status.st_mode):
+        raise FormatError("%s: not a regular file" % path)
+    if not any_owner and status.st_uid not in (0, os.geteuid()):
+        raise NotPermitted("%s: belongs to user %d, must be %d or root; say any_owner=True to "
+                           "trust it" % (path, status.st_uid, os.geteuid()))
+
+
+def _require_ordered_loads():
+    bits = 64 if sys.maxsize > 1 << 32 else 32
+    if platform.machine() not in ("x86_64", "AMD64") or bits != 64:
+        raise ProcessorError(
+            "cbuf for Python needs an x86-64 processor and a 64-bit Python, this is %s with %d "
+            "bits: elsewhere an acquire fence must stand between copying rows and checking them, "
+            "and Python has no way to issue one" % (platform.machine(), bits))
+
+
+def _count(n, what):
+    n = operator.index(n)
+    if n < 0:
+        raise ValueError("%s is %d, must not be negative" % (what, n))
+    return n
