@@ -1095,12 +1095,12 @@ CBUF__SLOW bool cbuf__await_gates(cbuf_ring *ring, uint64_t rows, int64_t ns)
  * free row would scan the gates again for the next one (46 against 70 M rows/s). */
 CBUF__SLOW void cbuf__let_grow(cbuf_ring *ring)
 {
-    uint64_t aim = ring->next + (ring->capacity < 8192 ? ring->capacity / 8 : 1024), before;
-    do {
+    uint64_t aim = ring->next + (ring->capacity < 8192 ? ring->capacity / 8 : 1024);
+    for (uint64_t before = ring->next; ring->limit > before && ring->limit < aim;) {
         before = ring->limit;
         for (int i = 0; i < 40; i++) cbuf__pause();
         cbuf__scan_gates(ring);
-    } while (ring->limit < aim && ring->limit > before);
+    }
 }
 
 /* The ring is full as far as known. 1: there is room now; 0: refused; or an error. */
