@@ -808,26 +808,22 @@ CBUF__INLINE void cbuf__words_out(unsigned char *to, const cbuf__word *from, siz
 }
 
 /* The same for many rows that lie alike on both sides. What memcpy tears, validation finds, as it
- * finds everything else; the compiler sees nothing of it. */
-CBUF__INLINE void cbuf__bulk_in(cbuf__word *to, const unsigned char *from, size_t bytes)
+ * finds everything else; a call of its own keeps the compiler from knowing anything about it. */
+CBUF__SLOW void cbuf__copy(void *to, const void *from, size_t bytes)
 {
-    if (!CBUF_BULK_COPY || bytes <= 2048) { /* rows just filled: see above */
-        cbuf__words_in(to, from, bytes / 8);
-        return;
-    }
     cbuf__fence_compiler();
     memcpy(to, from, bytes);
     cbuf__fence_compiler();
 }
+CBUF__INLINE void cbuf__bulk_in(cbuf__word *to, const unsigned char *from, size_t bytes)
+{
+    if (CBUF_BULK_COPY && bytes > 2048) cbuf__copy(to, from, bytes); /* not for rows just filled */
+    else cbuf__words_in(to, from, bytes / 8);
+}
 CBUF__INLINE void cbuf__bulk_out(unsigned char *to, const cbuf__word *from, size_t bytes)
 {
-    if (!CBUF_BULK_COPY || bytes < 256) {
-        cbuf__words_out(to, from, bytes / 8);
-        return;
-    }
-    cbuf__fence_compiler();
-    memcpy(to, from, bytes);
-    cbuf__fence_compiler();
+    if (CBUF_BULK_COPY && bytes >= 256) cbuf__copy(to, from, bytes);
+    else cbuf__words_out(to, from, bytes / 8);
 }
 
 /* Writes row `sequence` to its place and publishes it with its last word, which is the struct's. */
