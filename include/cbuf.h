@@ -2307,12 +2307,22 @@ CBUF__SLOW void cbuf__take_over(cbuf_ring *ring)
 #endif
 }
 
-CBUF__SLOW void cbuf__begin(cbuf_ring *ring)
+/* What an open handle has and one that is not does not; the error text and the path stay. */
+CBUF__SLOW int cbuf__not_open(cbuf_ring *ring, int error)
 {
-    memset(ring, 0, sizeof *ring);
+    ring->file = NULL;
+    ring->readers = NULL;
+    ring->producer = false;
     ring->local = &ring->in_handle;
     ring->local->row_bytes = CBUF__FREE; /* no row's size */
     ring->fd = ring->readers_fd = ring->lock_fd = -1;
+    ring->file_bytes = ring->readers_bytes = 0;
+    return error;
+}
+CBUF__SLOW void cbuf__begin(cbuf_ring *ring)
+{
+    memset(ring, 0, sizeof *ring);
+    cbuf__not_open(ring, 0);
 }
 
 /* A ring in memory has its readers' table behind its rows. */
@@ -2351,9 +2361,9 @@ static inline int cbuf_create_in(
     cbuf__init_readers(ring->readers, &facts);
     cbuf__init_file(memory, &facts, options);
     error = cbuf__bind(ring, memory, &facts);
-    if (error) ring->file = NULL;
-    else cbuf__take_over(ring);
-    return error;
+    if (error) return cbuf__not_open(ring, error);
+    cbuf__take_over(ring);
+    return 0;
 }
 
 static inline int cbuf_attach_in(cbuf_ring *ring, void *memory, size_t bytes)
@@ -2374,8 +2384,7 @@ static inline int cbuf_attach_in(cbuf_ring *ring, void *memory, size_t bytes)
     void *readers = CBUF__AS(unsigned char *, memory) + facts.readers_offset;
     ring->readers = CBUF__AS(struct cbuf__readers *, readers);
     error = cbuf__bind(ring, memory, &facts);
-    if (error) ring->file = NULL;
-    return error;
+    return error ? cbuf__not_open(ring, error) : 0;
 }
 
 #ifdef CBUF_NO_OS
@@ -2724,23 +2733,16 @@ CBUF__SLOW int cbuf__make_readers(
     return 0;
 }
 
-/* Lets go of all that the handle holds. The error text and the path stay. */
+/* Lets go of all that the handle holds. */
 CBUF__SLOW void cbuf__release(cbuf_ring *ring)
 {
-    int *fds[] = { &ring->fd, &ring->readers_fd, &ring->lock_fd };
     if (ring->file && ring->file_bytes) munmap(ring->file, ring->file_bytes);
     if (ring->readers && ring->readers_bytes) munmap(ring->readers, ring->readers_bytes);
     if (ring->local != &ring->in_handle) munmap(ring->local, 4096);
-    for (int i = 0; i < 3; i++) {
-        if (*fds[i] >= 0) close(*fds[i]);
-        *fds[i] = -1;
-    }
-    ring->local = &ring->in_handle;
-    ring->local->row_bytes = CBUF__FREE;
-    ring->file = NULL;
-    ring->readers = NULL;
-    ring->file_bytes = ring->readers_bytes = 0;
-    ring->producer = false;
+    if (ring->fd >= 0) close(ring->fd);
+    if (ring->readers_fd >= 0) close(ring->readers_fd);
+    if (ring->lock_fd >= 0) close(ring->lock_fd);
+    cbuf__not_open(ring, 0);
 }
 
 /* Puts the words that a fork() must clear on a page that it does clear. */
