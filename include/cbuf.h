@@ -2221,7 +2221,6 @@ CBUF__SLOW int cbuf__bind(cbuf_ring *ring, void *base, const cbuf__facts *facts)
     cbuf_options *o = &ring->options;
     cbuf__query query;
     o->capacity = facts->capacity;
-    o->column_count = facts->column_count;
     o->row_bytes = facts->row_bytes;
     o->reserve_step = facts->reserve_step;
     o->max_readers = facts->max_readers;
@@ -2252,8 +2251,9 @@ CBUF__SLOW int cbuf__bind(cbuf_ring *ring, void *base, const cbuf__facts *facts)
     ring->wake_at = &ring->local->never;
     memset(&query, 0, sizeof query);
     query.type = CBUF_TIMESTAMP_NS;
-    if (!cbuf__read_schema(ring->schema, ring->schema_bytes, ring->row_bytes, &query))
-        return cbuf__fail(ring, CBUF_ESCHEMA, query.why);
+    o->column_count =
+        cbuf__read_schema(ring->schema, ring->schema_bytes, ring->row_bytes, &query);
+    if (!o->column_count) return cbuf__fail(ring, CBUF_ESCHEMA, query.why);
     if (ring->shared_tail && query.end + 4 > ring->row_bytes)
         return cbuf__fail(ring, CBUF_ESCHEMA, "a column lies where the rows' numbers are");
     ring->time_offset = query.found.type ? query.found.offset : UINT32_MAX;
@@ -2813,7 +2813,7 @@ CBUF__SLOW int cbuf__compare(cbuf_ring *ring, const cbuf_options *options, const
         { "max_readers", is->max_readers, wanted->max_readers },
         { "reserve_step", is->reserve_step, wanted->reserve_step },
         { "on_full", is->on_full, wanted->on_full },
-        { "column_count", is->column_count, wanted->column_count } };
+        { "column_count", ring->options.column_count, wanted->column_count } };
     for (size_t k = 0; k < sizeof facts / sizeof facts[0]; k++)
         if (facts[k].is != facts[k].wanted)
             return cbuf__fail_with(ring, CBUF_EMISMATCH, facts[k].what, facts[k].is,
@@ -2915,10 +2915,9 @@ static inline int cbuf_remove(const char *name)
     struct stat file;
     cbuf__begin(&ring);
     int error = cbuf__set_path(&ring, name ? name : "", 0);
+    if (!error) error = cbuf__lock_producer(&ring);
     if (error) return error;
     bool there = !lstat(ring.path, &file);
-    error = cbuf__lock_producer(&ring);
-    if (error) return error;
     if (there) error = cbuf__retire(ring.path, true);
     if (!error && there && unlink(ring.path)) error = CBUF_EACCES;
     if (!error) unlink(cbuf__path_of(&ring, ".readers").text);
