@@ -541,7 +541,7 @@ static inline int cbuf_lock_memory(void);             /* the whole process's, no
 /* The kind of a struct's field, for CBUF_COLUMN. */
 #ifdef __cplusplus
 #define CBUF__FIELD(row, field) static_cast<row *>(nullptr)->field
-#define CBUF__KIND_OF(row, field) cbuf__kind_of(cbuf__type<decltype(row::field)>())
+#define CBUF__KIND_OF(row, field) cbuf__kind_of(cbuf__type<decltype(CBUF__FIELD(row, field))>())
 template <typename T> struct cbuf__type {};
 template <typename T> constexpr uint32_t cbuf__kind_of(cbuf__type<T>)
 {
