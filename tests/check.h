@@ -24,16 +24,7 @@ extern "C" {
 #define TEST(name) static void name(__attribute__((unused)) void **state)
 #define COUNT_OF(array) (sizeof(array) / sizeof(array)[0])
 
-#if defined __SANITIZE_THREAD__ || defined __SANITIZE_ADDRESS__
-#define CHECK_SANITIZED 1
-#elif defined __has_feature
-#if __has_feature(thread_sanitizer) || __has_feature(address_sanitizer)
-#define CHECK_SANITIZED 1
-#endif
-#endif
-#ifndef CHECK_SANITIZED
-#define CHECK_SANITIZED 0
-#endif
+#include "sanitized.h"
 
 /* `n` where programs run at full speed, a part of it under an emulator or a sanitizer. */
 static inline uint64_t scaled(uint64_t n)

@@ -43,6 +43,7 @@ extern "C" {
 #ifdef __cplusplus
 }
 #endif
+#include "sanitized.h"
 #include <cbuf.h>
 
 /* ---- checks that hold in children too ---- */
@@ -198,6 +199,7 @@ static inline void check_traces(const struct traces *before, long pages, const c
     snprintf(text, sizeof text, "%.400s: before %.1000s, now %.1000s", detail, before->descriptors, now.descriptors);
     CHECK_FOR(text, !strcmp(now.descriptors, before->descriptors));
     snprintf(text, sizeof text, "%.400s: before %ld, now %ld", detail, before->pages, now.pages);
+    if (CHECK_SANITIZED) pages += 8192; /* for the sanitizer's own books */
     CHECK_FOR(text, now.pages <= before->pages + pages);
 }
 
@@ -254,22 +256,36 @@ static inline int live_on(void)
     return 1;
 }
 
-/* Waits until a process sleeps ('S'), is stopped ('T') or dead and not waited for ('Z'): the kernel's word. */
-static inline void await_state(pid_t process, char wanted)
+/* Whether a process runs ('R'), sleeps ('S'), is stopped ('T') or dead and not waited for ('Z'): the kernel's word. */
+static inline char state_of(pid_t process)
 {
-    char path[40], text[512], state = '?';
+    char path[40], text[512];
     snprintf(path, sizeof path, "/proc/%d/stat", (int)process);
-    while (state != wanted) {
-        int fd = open(path, O_RDONLY);
-        ssize_t got = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
-        if (fd >= 0) close(fd);
-        CHECK(got > 0);
-        text[got] = 0;
-        const char *name_end = strrchr(text, ')');
-        state = name_end ? name_end[2] : '?';
-        CHECK(state == wanted || state != 'Z');
+    int fd = open(path, O_RDONLY);
+    ssize_t got = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
+    if (fd >= 0) close(fd);
+    CHECK(got > 0);
+    text[got] = 0;
+    const char *name_end = strrchr(text, ')');
+    return name_end ? name_end[2] : '?';
+}
+/* Waits until it sleeps or is stopped; which of these. */
+static inline char await_rest(pid_t process)
+{
+    char state;
+    while ((state = state_of(process)) != 'S' && state != 'T') {
+        CHECK(state != 'Z');
         sched_yield();
     }
+    return state;
+}
+/* Waits for a child's end, as finish does, and lets it go on wherever it is stopped. */
+static inline int finish_stopping(pid_t child)
+{
+    int status = 0;
+    while (waitpid(child, &status, WUNTRACED) == child && WIFSTOPPED(status)) kill(child, SIGCONT);
+    forget(child);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
 }
 
 /* A meeting of two processes: one gives the cue, the other waits for it. */

@@ -701,7 +701,8 @@ static void random_deaths_tear_and_lose_no_row_unaccounted(void **state)
 
 /* ---- (3) sleepers ---- */
 
-/* Sleeps for `countdown` rows, without an end of its own: who is not woken sleeps for ever. The answer is its exit status. */
+/* Sleeps for `countdown` rows, without an end of its own: who is not woken sleeps for ever. The answer is its exit status.
+ * With `seed` it is stopped at that operation of its wait. */
 static int sleep_for_rows(void *argument)
 {
     struct stage *stage = (struct stage *)argument;
@@ -710,7 +711,10 @@ static int sleep_for_rows(void *argument)
     endless_naps = true;
     follow_from(&follower, stage, CBUF_NEWEST);
     give_cue(&stage->ready);
+    kill_signal = SIGSTOP;
+    kill_countdown = stage->seed;
     int64_t result = cbuf_wait(&follower.reader, n, CBUF_FOREVER);
+    kill_countdown = 0;
     if (result > 0) follow_to_end(&follower);
     end_follower(&follower);
     return result < 0 ? (int)(40 - result) : (int)result;
@@ -724,7 +728,7 @@ static pid_t start_sleeper(struct stage *stage, const cbuf_ring *ring, uint32_t 
     await_cue(&stage->ready);
     do CHECK_IS(cbuf_reader_stats_get(ring, slot, &stats), 1);
     while (!stats.waits && !sched_yield());
-    await_state(child, 'S');
+    await_rest(child);
     return child;
 }
 
@@ -745,6 +749,44 @@ static void a_sleeper_is_woken_by_rows(void **state)
         cbuf_close(&ring);
         end_stage(stage);
     }
+}
+
+static void the_most_modest_sleeper_is_woken_first(void **state)
+{
+    (void)state;
+    struct stage *stage = new_stage(SHARED_TAIL, CBUF_OVERWRITE);
+    cbuf_ring ring;
+    resume(stage, &ring);
+    for (int round = 0; round < 10; round++) { /* whichever of them came first */
+        pid_t one = start_sleeper(stage, &ring, 0, round % 2 ? 5 : 1), two = start_sleeper(stage, &ring, 1, round % 2 ? 1 : 5);
+        CHECK_IS(produce(stage, &ring, ONE, 1), 1);
+        CHECK_IS(finish(round % 2 ? two : one), 1);
+        CHECK_IS(produce(stage, &ring, BATCH, 4), 4);
+        CHECK_IS(finish(round % 2 ? one : two), 5);
+    }
+    cbuf_close(&ring);
+    end_stage(stage);
+}
+
+/* The rows come while the reader stands still at one of its operations, on its way to sleep. */
+static void who_is_about_to_sleep_misses_no_wake_up(void **state)
+{
+    (void)state;
+    struct stage *stage = new_stage(DENSE, CBUF_OVERWRITE);
+    cbuf_ring ring;
+    char rest = 'T';
+    resume(stage, &ring);
+    stage->countdown = 2;
+    for (stage->seed = 1; rest == 'T'; stage->seed++) {
+        pid_t child = start(sleep_for_rows, stage);
+        await_cue(&stage->ready);
+        rest = await_rest(child);
+        CHECK_IS(produce(stage, &ring, BATCH, 3), 3);
+        CHECK_IS(finish_stopping(child), 2);
+    }
+    CHECK(stage->seed > 8);
+    cbuf_close(&ring);
+    end_stage(stage);
 }
 
 static void a_sleeper_killed_asleep_takes_no_wake_up_with_it(void **state)
@@ -811,7 +853,7 @@ static void a_ring_that_is_retired_wakes_sleepers(void **state)
     }
 }
 
-/* Fills the ring and waits for room, for ever if it is not woken. */
+/* Fills the ring and waits for room, for ever if it is not woken. With `seed` it is stopped at that operation of its wait. */
 static int wait_for_room(void *argument)
 {
     struct stage *stage = (struct stage *)argument;
@@ -819,7 +861,12 @@ static int wait_for_room(void *argument)
     endless_naps = stage->demote_ns == 0;
     resume(stage, &ring);
     give_cue(&stage->ready);
-    while (stage->confirmed - stage->resumed_at < CAPACITY + 1) CHECK(produce(stage, &ring, ONE, 1) == 1);
+    kill_signal = SIGSTOP;
+    while (stage->confirmed - stage->resumed_at < CAPACITY + 1) {
+        if (stage->confirmed - stage->resumed_at == CAPACITY) kill_countdown = stage->seed;
+        CHECK_IS(produce(stage, &ring, ONE, 1), 1);
+    }
+    kill_countdown = 0;
     cbuf_close(&ring);
     return 0;
 }
@@ -831,7 +878,7 @@ static pid_t start_waiting_producer(struct stage *stage, const cbuf_ring *watch)
     await_cue(&stage->ready);
     do CHECK_IS(cbuf_stats_get(watch, &stats), 0);
     while (stats.waits == before.waits && !sched_yield());
-    await_state(child, 'S');
+    await_rest(child);
     return child;
 }
 
@@ -862,6 +909,30 @@ static void a_producer_killed_waiting_for_room_wedges_nobody(void **state)
         cbuf_close(&ring);
         end_stage(stage);
     }
+}
+
+/* The room comes while the producer stands still at one of its operations, on its way to wait for it. */
+static void who_is_about_to_wait_for_room_misses_no_wake_up(void **state)
+{
+    (void)state;
+    struct stage *stage = new_stage(IN_PLACE, CBUF_BLOCK);
+    struct follower follower;
+    cbuf_ring ring;
+    char rest = 'T';
+    resume(stage, &ring);
+    cbuf_close(&ring);
+    follow_from(&follower, stage, CBUF_OLDEST);
+    for (stage->seed = 1; rest == 'T'; stage->seed++) {
+        pid_t child = start(wait_for_room, stage);
+        await_cue(&stage->ready);
+        rest = await_rest(child);
+        follow_to_end(&follower); /* once */
+        CHECK_IS(finish_stopping(child), 0);
+        follow_to_end(&follower);
+    }
+    CHECK(stage->seed > 8);
+    end_follower(&follower);
+    end_stage(stage);
 }
 
 static int stand_at_the_gate(void *argument)
@@ -935,6 +1006,14 @@ static void a_stopped_reader_is_not_dead(void **state)
         end_stage(stage);
     }
 }
+/* The ring's one reader, at the newest row, holds the producer up. */
+static void check_is_gate(struct stage *stage, cbuf_ring *ring)
+{
+    ring->options.block_ns = 1;
+    ring->options.demote_ns = 0;
+    for (int k = 0; k < CAPACITY; k++) CHECK_IS(produce(stage, ring, ONE, 1), 1);
+    CHECK(produce(stage, ring, ONE, 1) <= 0);
+}
 static void a_stopped_reader_is_demoted_where_the_owner_says_so(void **state)
 {
     (void)state;
@@ -967,6 +1046,7 @@ static void a_stopped_reader_is_demoted_where_the_owner_says_so(void **state)
         open_reader(&reader, &ring, CBUF_NEWEST); /* the next in that slot is a gate again */
         CHECK_IS(cbuf_reader_stats_get(&ring, 0, &stats), 1);
         CHECK(stats.gate && !stats.demoted);
+        check_is_gate(stage, &ring);
         cbuf_reader_close(&reader);
         cbuf_close(&ring);
         end_stage(stage);
@@ -990,9 +1070,10 @@ static void a_new_readers_file_forgets_who_was_demoted(void **state)
     cbuf_close(&ring);
     CHECK_IS(unlink(file_of(stage->name, ".readers")), 0);
     resume(stage, &ring);
-    open_reader(&reader, &ring, CBUF_OLDEST);
+    open_reader(&reader, &ring, CBUF_NEWEST);
     CHECK_IS(cbuf_reader_stats_get(&ring, 0, &stats), 1);
     CHECK(stats.gate && !stats.demoted);
+    check_is_gate(stage, &ring);
     cbuf_reader_close(&reader);
     cbuf_close(&ring);
     end_stage(stage);
@@ -1011,10 +1092,13 @@ int main(void)
         TEST(a_reader_that_stands_still_anywhere_keeps_no_producer_from_starting),
         TEST(random_deaths_tear_and_lose_no_row_unaccounted),
         TEST(a_sleeper_is_woken_by_rows),
+        TEST(the_most_modest_sleeper_is_woken_first),
+        TEST(who_is_about_to_sleep_misses_no_wake_up),
         TEST(a_sleeper_killed_asleep_takes_no_wake_up_with_it),
         TEST(a_clean_close_wakes_sleepers),
         TEST(a_ring_that_is_retired_wakes_sleepers),
         TEST(a_producer_killed_waiting_for_room_wedges_nobody),
+        TEST(who_is_about_to_wait_for_room_misses_no_wake_up),
         TEST(a_gate_killed_while_the_producer_waits_for_it_lets_it_go_on),
         TEST(a_stopped_reader_is_not_dead),
         TEST(a_stopped_reader_is_demoted_where_the_owner_says_so),

@@ -242,6 +242,28 @@ TEST(closing_a_gate_lets_the_producer_go_on)
     close_pair(&pair);
 }
 
+TEST(a_gate_keeps_the_rows_from_where_it_starts)
+{
+    for (size_t k = 0; k < COUNT_OF(shapes); k++)
+        for (uint64_t start = 0; start <= 5; start++) {
+            struct pair pair;
+            struct follower gate;
+            cbuf_reader_options options = reader_options(CBUF_AT);
+            options.sequence = start;
+            if (start == 0) options.start = CBUF_OLDEST;
+            if (start == 5) options.start = CBUF_NEWEST;
+            open_shape_with(&pair, &shapes[k], gated(8, CBUF_DROP_NEWEST));
+            write_rows(&pair.ring, 5);
+            follow_with(&gate, &pair.consumer, options);
+            assert_int_equal(gate.next, start);
+            assert_int_equal(try_rows(&pair.ring, 20), 3 + start);
+            read_all(&gate);
+            assert_int_equal(gate.lost, 0);
+            cbuf_reader_close(&gate.reader);
+            close_pair(&pair);
+        }
+}
+
 /* ---- registering in mid-stream ---- */
 
 static struct { cbuf_ring *ring; uint32_t rows; } burst;
@@ -637,6 +659,7 @@ int main(void)
         cmocka_unit_test(lossy_and_anonymous_readers_do_not_gate_and_lose_what_is_overwritten),
         cmocka_unit_test(nobody_is_a_gate_where_rows_are_overwritten),
         cmocka_unit_test(closing_a_gate_lets_the_producer_go_on),
+        cmocka_unit_test(a_gate_keeps_the_rows_from_where_it_starts),
         cmocka_unit_test(a_reader_that_registers_while_the_producer_writes_loses_nothing_from_then_on),
         cmocka_unit_test(a_reader_that_registers_during_a_write_is_waited_for),
         cmocka_unit_test(a_gate_that_stands_still_is_demoted_and_the_next_reader_of_its_slot_is_a_gate_again),

@@ -631,6 +631,27 @@ TEST(peeked_rows_are_valid_until_the_producer_may_overwrite_them)
             }
 }
 
+TEST(a_lapped_reader_peeks_at_the_oldest_good_row_and_counts_the_loss)
+{
+    for (size_t k = 0; k < COUNT_OF(shapes); k++)
+        for (uint32_t lapped = 1; lapped <= 20; lapped++) {
+            struct pair pair;
+            struct follower follower;
+            const void *rows = NULL;
+            open_shape(&pair, &shapes[k], 8, 1);
+            write_rows(&pair.ring, 5);
+            follow(&follower, &pair.consumer, 3);
+            write_rows(&pair.ring, 6 + lapped);
+            int64_t n = cbuf_peek(&follower.reader, 8, &rows);
+            assert_true(n > 0);
+            assert_int_equal(cbuf_lost(&follower.reader), lapped);
+            assert_true(cbuf_still_valid(&follower.reader));
+            assert_true(shape_row(&pair.ring, (const unsigned char *)rows, 3 + lapped));
+            cbuf_reader_close(&follower.reader);
+            close_pair(&pair);
+        }
+}
+
 TEST(peeking_stops_at_the_ring_s_end_and_advancing_at_what_was_peeked)
 {
     for (size_t k = 0; k < COUNT_OF(shapes); k++) {
@@ -716,6 +737,7 @@ int main(void)
         cmocka_unit_test(a_snapshot_of_few_rows_is_all_of_them),
         cmocka_unit_test(a_snapshot_under_a_producer_that_never_rests_still_ends),
         cmocka_unit_test(peeked_rows_are_valid_until_the_producer_may_overwrite_them),
+        cmocka_unit_test(a_lapped_reader_peeks_at_the_oldest_good_row_and_counts_the_loss),
         cmocka_unit_test(peeking_stops_at_the_ring_s_end_and_advancing_at_what_was_peeked),
         cmocka_unit_test(a_wait_tells_how_many_rows_are_there_and_the_end_only_after_the_last_row),
     };

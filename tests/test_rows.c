@@ -449,7 +449,7 @@ TEST(the_parts_of_a_ring_lie_where_the_format_says)
 {
     cbuf_options options = tick_options(100);
     struct pair pair;
-    options.max_readers = 5;
+    options.max_readers = 17;
     open_pair(&pair, &options);
     const cbuf__facts *facts = &pair.ring.file->facts;
     assert_memory_equal(pair.memory, "cbuf\r\n\032", 8);
@@ -462,9 +462,9 @@ TEST(the_parts_of_a_ring_lie_where_the_format_says)
     assert_int_equal(facts->column_count, 4);
     assert_int_equal(facts->schema_offset, 1024);
     assert_int_equal(facts->gates_offset, 2048); /* 1024 + 512 + 4 * 112, rounded up to a line of 128 */
-    assert_int_equal(facts->rows_offset, 2176);  /* 5 gates of 8 bytes, rounded up */
-    assert_int_equal(facts->readers_offset, 2176 + 128 * 32);
-    assert_int_equal(facts->file_bytes, 2176 + 128 * 32 + 640 + 5 * 256);
+    assert_int_equal(facts->rows_offset, 2304);  /* 17 gates of 8 bytes, rounded up */
+    assert_int_equal(facts->readers_offset, 2304 + 128 * 32);
+    assert_int_equal(facts->file_bytes, 2304 + 128 * 32 + 640 + 17 * 256);
     assert_int_equal(facts->file_bytes, pair.bytes);
     assert_memory_equal((char *)pair.memory + facts->readers_offset, "cbufrdr", 8);
     close_pair(&pair);
