@@ -1125,7 +1125,8 @@ CBUF__SLOW int cbuf__pass_gates(cbuf_ring *ring)
 
 /* Makes rows from `next` on writable, at most n: how many, 0 if the policy refuses, or an error.
  * `reserve` moves in steps, so that readers, who load it after each copy, mostly find its line in
- * their cache. It never goes down, also not after a predecessor died ahead of its last row. */
+ * their cache. It never goes down, also not after a predecessor died ahead of its last row. Its
+ * store is a release (O1) for those who begin at the oldest row: they see a head beyond that. */
 CBUF__SLOW int64_t cbuf__make_room(cbuf_ring *ring, uint64_t n)
 {
     if (!ring->producer) return ring->file ? CBUF_EROLE : CBUF_ENOTOPEN;
@@ -1140,7 +1141,7 @@ CBUF__SLOW int64_t cbuf__make_room(cbuf_ring *ring, uint64_t n)
     }
     uint64_t standing = cbuf__load_relaxed(&ring->file->reserve);
     ring->reserved = mark;
-    cbuf__store_relaxed(&ring->file->reserve, standing > mark ? standing : mark); /* W1 */
+    cbuf__store_release(&ring->file->reserve, standing > mark ? standing : mark); /* W1, O1 */
     cbuf__fence_release();                                                         /* W1 */
     return CBUF__AS(int64_t, end - ring->next);
 }
@@ -1599,7 +1600,7 @@ static inline int64_t cbuf_snapshot(const cbuf_ring *ring, void *to, uint32_t n,
     if (first) *first = 0;
     if (error) return error;
     for (int tries = 0;; tries++) {
-        uint64_t start = cbuf_oldest(ring), head = cbuf_head(ring); /* so that start < head */
+        uint64_t start = cbuf_oldest(ring), head = cbuf_head(ring); /* O1: so start < head */
         uint64_t most = n < ring->capacity ? n : ring->capacity;
         if (head > most && start < head - most) start = head - most;
         uint64_t count = head > start ? head - start : 0;

@@ -1,8 +1,10 @@
-/* check.h: what the tests share. A test file includes it first: it brings cbuf.h, then cmocka. Valid C11 and C++17.
+/* check.h: what the tests share. A test file includes it first: it brings cbuf.h, then cmocka.
+ * Valid C11 and C++17.
  *
- * Rows are functions of their sequence number, so that a torn, lost, doubled or displaced one is seen at once. Whatever is
- * random comes from a seed that is part of the test. Races are not provoked but played: the shared counters are set by hand,
- * or hook_access.h lets the other side act between two given accesses. */
+ * Rows are functions of their sequence number, so that a torn, lost, doubled or displaced one is
+ * seen at once. Whatever is random comes from a seed that is part of the test. Races are not
+ * provoked but played: the shared counters are set by hand, or hook_access.h lets the other side
+ * act between two given accesses. */
 #ifndef CHECK_H
 #define CHECK_H
 
@@ -34,16 +36,20 @@ static inline uint64_t scaled(uint64_t n)
     return CHECK_SANITIZED ? n / 8 : n;
 }
 
-/* ---- chance: xorshift64*, Vigna, "An experimental exploration of Marsaglia's xorshift generators, scrambled" (2016) ---- */
+/* ---- chance ---- */
 
-static inline uint64_t next_random(uint64_t *seed) /* which may not be 0 */
+/* xorshift64*: Vigna, "An experimental exploration of Marsaglia's xorshift generators, scrambled"
+ * (2016). The seed may not be 0. */static inline uint64_t next_random(uint64_t *seed)
 {
     *seed ^= *seed >> 12;
     *seed ^= *seed << 25;
     *seed ^= *seed >> 27;
     return *seed * 0x2545f4914f6cdd1du;
 }
-static inline uint64_t random_below(uint64_t *seed, uint64_t limit) { return (next_random(seed) >> 16) % limit; }
+static inline uint64_t random_below(uint64_t *seed, uint64_t limit)
+{
+    return (next_random(seed) >> 16) % limit;
+}
 
 /* ---- rows ---- */
 
@@ -54,8 +60,7 @@ struct tick {
     int32_t size;
 };
 static const cbuf_column tick_columns[] = { CBUF_COLUMN_AS(struct tick, time, CBUF_TIMESTAMP_NS),
-                                            CBUF_COLUMN(struct tick, bid), CBUF_COLUMN(struct tick, ask),
-                                            CBUF_COLUMN(struct tick, size) };
+    CBUF_COLUMN(struct tick, bid), CBUF_COLUMN(struct tick, ask), CBUF_COLUMN(struct tick, size) };
 
 static inline struct tick tick_of(uint64_t sequence)
 {
@@ -73,7 +78,8 @@ static inline bool is_tick(const struct tick *tick, uint64_t sequence)
     return !memcmp(tick, &wanted, offsetof(struct tick, size) + sizeof wanted.size);
 }
 
-/* A row of any size: 8 bytes after another, each of them a mix of the sequence number and its place (splitmix64). */
+/* A row of any size: 8 bytes after another, each of them a mix of the sequence number and its place
+ * (splitmix64). */
 static inline uint64_t row_word(uint64_t sequence, size_t word)
 {
     uint64_t x = (sequence + 1) * 0x9e3779b97f4a7c15u + word * 0xd1b54a32d192ed03u;
@@ -111,7 +117,8 @@ static inline cbuf_column bytes_column(uint32_t bytes)
 
 /* ---- rings ---- */
 
-static inline cbuf_options options_of(uint64_t capacity, const cbuf_column *columns, uint32_t column_count)
+static inline cbuf_options options_of(
+    uint64_t capacity, const cbuf_column *columns, uint32_t column_count)
 {
     cbuf_options options;
     memset(&options, 0, sizeof options);
@@ -147,8 +154,10 @@ static inline void open_pair(struct pair *pair, const cbuf_options *options)
     assert_true(needed > 0);
     pair->bytes = (size_t)needed;
     assert_int_equal(posix_memalign(&pair->memory, 128, pair->bytes), 0);
-    if (cbuf_create_in(&pair->ring, pair->memory, pair->bytes, options)) fail_msg("%s", cbuf_error(&pair->ring));
-    if (cbuf_attach_in(&pair->consumer, pair->memory, pair->bytes)) fail_msg("%s", cbuf_error(&pair->consumer));
+    if (cbuf_create_in(&pair->ring, pair->memory, pair->bytes, options))
+        fail_msg("%s", cbuf_error(&pair->ring));
+    if (cbuf_attach_in(&pair->consumer, pair->memory, pair->bytes))
+        fail_msg("%s", cbuf_error(&pair->consumer));
 }
 static inline void close_pair(struct pair *pair)
 {
@@ -164,7 +173,10 @@ static inline void age_ring(cbuf_ring *ring, uint64_t head)
     cbuf__store_relaxed(&ring->file->head, head);
     ring->next = ring->reserved = ring->limit = head;
 }
-static inline uint64_t reserve_of(const cbuf_ring *ring) { return cbuf__load_relaxed(&ring->file->reserve); }
+static inline uint64_t reserve_of(const cbuf_ring *ring)
+{
+    return cbuf__load_relaxed(&ring->file->reserve);
+}
 
 /* ---- rings of small rows, and readers that check all they get ---- */
 
@@ -175,14 +187,12 @@ enum { MOST = 64, ROW = 16 }; /* rows in a batch, bytes of a row at most */
 static const struct shape {
     uint32_t row_bytes, covered;
     uint8_t layout;
-} shapes[] = { { 16, 16, CBUF_NUMBERED },
-               { 12, 12, CBUF_NUMBERED },
-               { 16, 12, CBUF_NUMBERED },
-               { 16, 16, CBUF_DENSE },
-               { 12, 12, CBUF_DENSE } };
+} shapes[] = { { 16, 16, CBUF_NUMBERED }, { 12, 12, CBUF_NUMBERED }, { 16, 12, CBUF_NUMBERED },
+    { 16, 16, CBUF_DENSE }, { 12, 12, CBUF_DENSE } };
 
 /* Opens a ring of such rows; `options` gives what the shape does not. */
-static inline void open_shape_with(struct pair *pair, const struct shape *shape, cbuf_options options)
+static inline void open_shape_with(
+    struct pair *pair, const struct shape *shape, cbuf_options options)
 {
     cbuf_column column = bytes_column(shape->covered);
     options.columns = &column;
@@ -270,7 +280,8 @@ static inline void read_all(struct follower *follower)
 
 /* ---- files ---- */
 
-/* A name for a ring in a file that nobody else uses; its files are removed at the end, however the test ends. */
+/* A name for a ring in a file that nobody else uses; its files are removed at the end, however the
+ * test ends. */
 static char check__names[64][64];
 static inline void check__remove_files(void)
 {

@@ -418,6 +418,8 @@ static int do_deed(const struct stage *stage, int deed)
     if (deed == REMOVE) return cbuf_remove(stage->name);
     options.existing = deed == REPLACE ? CBUF_REPLACE : CBUF_RESUME;
     int error = cbuf_create(&ring, &options);
+    cbuf_ring second;
+    if (!error) CHECK_IS(cbuf_create(&second, &options), CBUF_EBUSY); /* it is the only one */
     cbuf_close(&ring);
     return error;
 }

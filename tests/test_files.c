@@ -599,8 +599,12 @@ static void use(cbuf_ring *ring)
     CHECK(ring->rows >= base && ring->rows <= end && ring->capacity * ring->stride <= (uint64_t)(end - ring->rows));
     CHECK((const unsigned char *)cbuf_schema(ring, &bytes) >= base && (const unsigned char *)cbuf_schema(ring, &bytes) + bytes <= end);
     CHECK((const unsigned char *)(const void *)ring->gates + 8u * cbuf_resolved(ring)->max_readers <= ring->rows);
-    CHECK_IS(cbuf_column_at(ring, 0, &column), 0);
-    for (uint32_t k = 0; cbuf_column_at(ring, k, &column) == 0; k++) CHECK(column.offset + CBUF_TYPE_BYTES(column.type) <= ring->row_bytes);
+    const cbuf_options *o = cbuf_resolved(ring);
+    CHECK(o->capacity >= 2 && !(o->capacity & (o->capacity - 1)) && o->reserve_step >= 1 && o->reserve_step <= o->capacity / 2);
+    CHECK(o->on_full <= CBUF_DROP_NEWEST && o->layout <= CBUF_DENSE && o->max_readers >= 1 && o->max_readers <= CBUF_MAX_READERS);
+    uint32_t columns = 0;
+    for (; cbuf_column_at(ring, columns, &column) == 0; columns++) CHECK(column.offset + CBUF_TYPE_BYTES(column.type) <= ring->row_bytes);
+    CHECK_IS(columns, o->column_count);
     cbuf_latest(ring, rows, NULL);
     cbuf_snapshot(ring, rows, most < 64 ? most : 64, NULL);
     cbuf_snapshot(ring, rows, most, NULL);
@@ -1028,21 +1032,28 @@ static int replace_again_and_again(void *argument)
     }
     return 0;
 }
-static void a_ring_that_is_being_replaced_can_always_be_attached(void **state)
+/* Between the two moments at which its files get their names an attach waits; in vain only where the one that replaces it
+ * stands still just there. */
+static void a_ring_that_is_being_replaced_can_be_attached(void **state)
 {
     const char *name = new_name();
     cbuf_ring ring;
     siginfo_t end;
+    uint64_t attached = 0, failed = 0;
     (void)state;
     create(&ring, name);
     cbuf_close(&ring);
     pid_t child = start(replace_again_and_again, (void *)(uintptr_t)name);
     for (memset(&end, 0, sizeof end); !end.si_pid; CHECK_IS(waitid(P_PID, (id_t)child, &end, WEXITED | WNOHANG | WNOWAIT), 0)) {
-        attach(&ring, name);
-        CHECK(ring.readers != NULL);
+        int error = cbuf_attach(&ring, name, NULL);
+        CHECK_FOR(cbuf_error(&ring), error == 0 || (error == CBUF_EFORMAT && says(&ring, ".readers")));
+        CHECK(error || ring.readers != NULL);
+        attached += error == 0;
+        failed += error != 0;
         cbuf_close(&ring);
     }
     CHECK_IS(finish(child), 0);
+    CHECK(attached > 0 && failed <= attached / 40);
 }
 
 /* ---- space ---- */
@@ -1183,12 +1194,22 @@ static uint64_t locked_bytes_of_process(void)
     return kilobytes * 1024;
 }
 
+/* Not under a sanitizer, whose mlock does nothing and says that it did. */
+static bool memory_can_be_locked(void)
+{
+    uint64_t before = locked_bytes_of_process();
+    void *page = shared_memory(4096);
+    bool locked = !is_emulated() && (mlock(page, 4096) != 0 || locked_bytes_of_process() > before);
+    munmap(page, 4096);
+    return locked;
+}
+
 static void memory_is_reported_as_the_kernel_has_it(void **state)
 {
     cbuf_ring ring;
     cbuf_memory_info info;
     (void)state;
-    if (is_emulated()) skip();
+    if (!memory_can_be_locked()) skip();
     for (int want = 0; want < 16; want++) {
         cbuf_options options = large_options(new_name());
         options.memory.populate = want & 1 ? CBUF_WANT : 0;
@@ -1258,7 +1279,7 @@ static void what_is_required_and_refused_is_an_error_and_what_is_wanted_is_told(
     cbuf_memory_info info;
     struct traces before;
     (void)state;
-    if (is_emulated()) skip();
+    if (!memory_can_be_locked()) skip();
     CHECK_IS(finish(start(lock_nothing, (void *)(uintptr_t)new_name())), 0);
     traces_now(&before);
     cbuf_options options = large_options(new_name());
@@ -1381,7 +1402,9 @@ static void a_forked_child_can_use_and_disturb_nothing(void **state)
     forked.done = new_cue();
     pid_t child = start(use_the_parents, &forked);
     await_cue(&forked.done);
-    CHECK_IS(cbuf_head(&forked.ring), 5);
+    cbuf_stats ring_stats;
+    CHECK_IS(cbuf_stats_get(&forked.ring, &ring_stats), 0);
+    CHECK(ring_stats.written == 5 && ring_stats.readers == 1 && !ring_stats.closed);
     CHECK_IS(cbuf_publish(&forked.ring, 1), 1);
     CHECK_IS(cbuf_reader_stats_get(&forked.ring, 0, &stats), 1);
     CHECK_IS(stats.cursor, 0);
@@ -1541,6 +1564,40 @@ static void another_users_ring_is_open_to_whom_its_owner_lets(void **state)
     }
 }
 
+static int look_at_roots(void *argument)
+{
+    struct owned *owned = (struct owned *)argument;
+    cbuf_ring ring;
+    cbuf_reader reader;
+    become(OTHER, getgid());
+    attach(&ring, owned->name);
+    CHECK_IS(cbuf_reader_open(&reader, &ring, NULL), owned->group_register ? 0 : CBUF_EACCES);
+    cbuf_reader_close(&reader);
+    CHECK_IS(open_anonymous(&reader, &ring), 0);
+    CHECK_IS(read_ticks(&reader), 3);
+    cbuf_reader_close(&reader);
+    cbuf_close(&ring);
+    CHECK_IS(create_as(&ring, owned->name, CBUF_RESUME), CBUF_EACCES);
+    return 0;
+}
+static void roots_ring_is_trusted_by_those_who_may_read_it(void **state)
+{
+    (void)state;
+    if (geteuid() != 0) skip();
+    for (int group = 1; group < 4; group++) {
+        struct owned *owned = new_owned(group & 1, group & 2);
+        cbuf_ring ring;
+        cbuf_options options = tick_options(owned->name);
+        options.group_read = owned->group_read;
+        options.group_register = owned->group_register;
+        CHECK_IS(cbuf_create(&ring, &options), 0);
+        write_ticks(&ring, 3);
+        cbuf_close(&ring);
+        CHECK_IS(finish(start(look_at_roots, owned)), 0);
+        end_owned(owned);
+    }
+}
+
 static int create_under_tight_umask(void *argument)
 {
     cbuf_ring ring;
@@ -1564,11 +1621,7 @@ static int lock_all_it_may(void *argument)
 {
     struct owned *owned = (struct owned *)argument;
     const char *suffixes[] = { "", ".readers", ".lock", ".new", ".readers.new" };
-    pid_t parent = getppid();
-    CHECK_IS(setgroups(0, NULL), 0);
-    CHECK_IS(setresgid(getgid(), getgid(), getgid()), 0);
-    CHECK_IS(setresuid(OTHER, OTHER, OTHER), 0);
-    die_with(parent);
+    become(OTHER, getgid());
     await_cue(&owned->made);
     for (int k = 0; k < 5; k++) {
         for (int way = 0; way < 2; way++) {
@@ -1849,7 +1902,8 @@ static int try_thread_helpers(void *argument)
     int error = cbuf_realtime_thread(1);
     CHECK(error == 0 || error == -EPERM);
     CHECK_IS(syscall(SYS_sched_getscheduler, 0), error ? SCHED_OTHER : SCHED_FIFO);
-    if (!is_emulated()) {
+    bool can_lock = memory_can_be_locked();
+    if (can_lock) {
         error = cbuf_lock_memory();
         CHECK(error == 0 || error == -EPERM || error == -ENOMEM);
         CHECK(CHECK_SANITIZED || (locked_bytes_of_process() > 0) == (error == 0));
@@ -1860,7 +1914,7 @@ static int try_thread_helpers(void *argument)
         CHECK_IS(setrlimit(RLIMIT_RTPRIO, &none), 0);
         become(USER, USER);
         CHECK_IS(cbuf_realtime_thread(2), -EPERM);
-        if (!is_emulated()) CHECK(cbuf_lock_memory() < 0);
+        if (can_lock) CHECK(cbuf_lock_memory() < 0);
     }
     return 0;
 }
@@ -1900,7 +1954,7 @@ int main(void)
         TEST(a_reader_notices_that_its_ring_is_gone),
         TEST(a_removed_ring_takes_no_new_readers),
         TEST(however_many_try_at_once_one_is_the_producer),
-        TEST(a_ring_that_is_being_replaced_can_always_be_attached),
+        TEST(a_ring_that_is_being_replaced_can_be_attached),
         TEST(a_limit_of_file_size_is_an_error_at_create),
         TEST(a_full_file_system_is_an_error_at_create),
         TEST(a_ring_can_be_made_without_proc),
@@ -1911,6 +1965,7 @@ int main(void)
         TEST(a_forked_child_can_open_its_own),
         TEST(files_have_the_modes_that_were_asked_for_under_any_umask),
         TEST(another_users_ring_is_open_to_whom_its_owner_lets),
+        TEST(roots_ring_is_trusted_by_those_who_may_read_it),
         TEST(a_ring_made_under_a_tight_umask_can_be_opened_again),
         TEST(no_observer_can_keep_a_producer_from_starting),
         TEST(who_takes_all_slots_is_named_and_limited_to_that),

@@ -1,6 +1,6 @@
-/* Random operations on a ring and on a naive model of it: an array of all rows ever written, a cursor
- * for each reader, and the rule by which `reserve` moves. Every result is the model's, to the row; where
- * the ring is free in what it returns, it is within bounds that are said here.
+/* Random operations on a ring and on a naive model of it: an array of all rows ever written, a
+ * cursor for each reader, and the rule by which `reserve` moves. Every result is the model's, to
+ * the row; where the ring is free in what it returns, it is within bounds that are said here.
  *
  * A failure names its seed: CBUF_TEST_SEED=<seed> plays that run alone. */
 #include "check.h"
@@ -36,20 +36,24 @@ struct model {
     const char *name;
 };
 
-static void differs(const struct model *m, const char *what, int64_t is, int64_t least, int64_t most, int line)
+static void differs(
+    const struct model *m, const char *what, int64_t is, int64_t least, int64_t most, int line)
 {
-    fail_msg("line %d: %s is %lld, and should be %lld to %lld; CBUF_TEST_SEED=%llu, operation %llu: capacity %llu, "
+    fail_msg("line %d: %s is %lld, and should be %lld to %lld; CBUF_TEST_SEED=%llu, operation "
+             "%llu: capacity %llu, "
              "step %u, rows of %u bytes, %s, policy %u, next %llu, reserve %llu",
-             line, what, (long long)is, (long long)least, (long long)most, (unsigned long long)m->seed,
-             (unsigned long long)m->operation, (unsigned long long)m->capacity, m->options.reserve_step,
-             m->options.row_bytes, m->numbered ? "numbered" : "dense", m->options.on_full,
-             (unsigned long long)m->next, (unsigned long long)m->reserve);
+        line, what, (long long)is, (long long)least, (long long)most, (unsigned long long)m->seed,
+        (unsigned long long)m->operation, (unsigned long long)m->capacity, m->options.reserve_step,
+        m->options.row_bytes, m->numbered ? "numbered" : "dense", m->options.on_full,
+        (unsigned long long)m->next, (unsigned long long)m->reserve);
 }
-static void within(const struct model *m, const char *what, int64_t is, int64_t least, int64_t most, int line)
+static void within(
+    const struct model *m, const char *what, int64_t is, int64_t least, int64_t most, int line)
 {
     if (is < least || is > most) differs(m, what, is, least, most, line);
 }
-#define WITHIN(m, what, least, most) within(m, #what, (int64_t)(what), (int64_t)(least), (int64_t)(most), __LINE__)
+#define WITHIN(m, what, least, most)                                                               \
+    within(m, #what, (int64_t)(what), (int64_t)(least), (int64_t)(most), __LINE__)
 #define IS(m, what, wanted) WITHIN(m, what, wanted, wanted)
 
 static uint64_t below(struct model *m, uint64_t limit) { return random_below(&m->random, limit); }
@@ -67,11 +71,14 @@ static void check_row(const struct model *m, const unsigned char *row, uint64_t 
 {
     unsigned char wanted[LARGEST];
     make_row(m, &m->rows[sequence - m->base], wanted);
-    if (memcmp(row, wanted, m->covered)) differs(m, "a row's number, by its bytes,", -1, (int64_t)sequence, (int64_t)sequence, line);
+    if (memcmp(row, wanted, m->covered))
+        differs(m, "a row's number, by its bytes,", -1, (int64_t)sequence, (int64_t)sequence, line);
 }
-static void check_rows_at(const struct model *m, const unsigned char *rows, uint64_t first, int64_t n, uint32_t stride, int line)
+static void check_rows_at(const struct model *m, const unsigned char *rows, uint64_t first,
+    int64_t n, uint32_t stride, int line)
 {
-    for (int64_t i = 0; i < n; i++) check_row(m, rows + (size_t)i * stride, first + (uint64_t)i, line);
+    for (int64_t i = 0; i < n; i++)
+        check_row(m, rows + (size_t)i * stride, first + (uint64_t)i, line);
 }
 /* n rows that might be written next. */
 static void draft_rows(struct model *m, struct written *drafts, unsigned char *rows, uint64_t n)
@@ -99,23 +106,28 @@ static void append_rows(struct model *m, const struct written *drafts, uint64_t 
 
 /* ---- what the producer may write ---- */
 
-static uint64_t oldest_of(const struct model *m) { return m->reserve > m->capacity ? m->reserve - m->capacity : 0; }
+static uint64_t oldest_of(const struct model *m)
+{
+    return m->reserve > m->capacity ? m->reserve - m->capacity : 0;
+}
 
 /* The ring looks at its gates only when it has used up what they allowed at the last look. */
 static void look_at_gates(struct model *m)
 {
     uint64_t oldest = m->next;
     for (int k = 0; k < READERS; k++)
-        if (m->readers[k].open && m->readers[k].gate) oldest = smaller(oldest, m->readers[k].shared);
+        if (m->readers[k].open && m->readers[k].gate)
+            oldest = smaller(oldest, m->readers[k].shared);
     m->limit = oldest + m->capacity;
 }
-/* Of n rows those that may be written now. `reserve` moves when what it promised is used up: by the step, or by the
- * rows that are there, a quarter of the ring at a time; not beyond the gates. */
+/* Of n rows those that may be written now. `reserve` moves when what it promised is used up: by the
+ * step, or by the rows that are there, a quarter of the ring at a time; not beyond the gates. */
 static uint64_t room_for(struct model *m, uint64_t n)
 {
     if (m->next + n <= m->reserved) return n;
     n = smaller(n, m->capacity < 4 ? 1 : m->capacity / 4);
-    uint64_t end = m->next + n, mark = m->next + (n > m->options.reserve_step ? n : m->options.reserve_step);
+    uint64_t end = m->next + n,
+             mark = m->next + (n > m->options.reserve_step ? n : m->options.reserve_step);
     if (m->options.on_full != CBUF_OVERWRITE) {
         if (end > m->limit) look_at_gates(m);
         if (m->limit <= m->next) return 0;
@@ -146,7 +158,8 @@ static void write_n(struct model *m)
 {
     struct written drafts[MOST_ROWS];
     unsigned char rows[MOST_ROWS * LARGEST];
-    uint64_t n = one_in(m, 2) ? 1 : below(m, one_in(m, 4) ? 3 * m->capacity + 1 : m->capacity / 2 + 2);
+    uint64_t n = one_in(m, 2) ? 1
+                              : below(m, one_in(m, 4) ? 3 * m->capacity + 1 : m->capacity / 2 + 2);
     draft_rows(m, drafts, rows, n);
     if (!m->producing) {
         if (n) IS(m, cbuf_write_n(&m->ring, rows, n), CBUF_ENOTOPEN);
@@ -168,7 +181,8 @@ static void write_columns(struct model *m)
     for (uint32_t k = 0; k < m->options.column_count; k++) {
         uint32_t bytes = CBUF_TYPE_BYTES(m->columns[k].type);
         for (uint64_t i = 0; i < n; i++)
-            memcpy(values[k] + i * bytes, rows + i * m->options.row_bytes + m->columns[k].offset, bytes);
+            memcpy(values[k] + i * bytes, rows + i * m->options.row_bytes + m->columns[k].offset,
+                bytes);
         arrays[k].column = &m->columns[k];
         arrays[k].values = values[k];
     }
@@ -194,12 +208,14 @@ static void claim_and_publish(struct model *m)
         IS(m, granted, CBUF_ELAYOUT);
         return;
     }
-    uint64_t room = room_for(m, smaller(n, m->capacity - m->next % m->capacity)); /* to the ring's end at most */
+    /* to the ring's end at most */
+    uint64_t room = room_for(m, smaller(n, m->capacity - m->next % m->capacity));
     IS(m, granted, result_of(m, room, n));
     if (!room && m->options.on_full == CBUF_DROP_NEWEST) m->dropped += n;
     draft_rows(m, drafts, rows, room);
     for (uint64_t i = 0; i < room; i++)
-        memcpy(to + i * cbuf_stride(&m->ring), rows + i * m->options.row_bytes, m->options.row_bytes);
+        memcpy(
+            to + i * cbuf_stride(&m->ring), rows + i * m->options.row_bytes, m->options.row_bytes);
     if (one_in(m, 8)) return; /* given up */
     uint64_t published = one_in(m, 3) ? below(m, room + 1) : room;
     if (one_in(m, 4)) IS(m, cbuf_publish(&m->ring, (uint32_t)room + 1), CBUF_EINVAL);
@@ -231,13 +247,15 @@ static void lose_rows(struct model *m, struct model_reader *r)
     r->lost += oldest_of(m) - r->cursor;
     r->cursor = oldest_of(m);
 }
-/* How many rows a reader gets that wants so many and is not lapped: all, or if there are fewer at least half of these, in
- * the dense layout all of these. */
-static void check_count(struct model *m, const struct model_reader *r, uint64_t want, int64_t n, int line)
+/* How many rows a reader gets that wants so many and is not lapped: all, or if there are fewer at
+ * least half of these, in the dense layout all of these. */
+static void check_count(
+    struct model *m, const struct model_reader *r, uint64_t want, int64_t n, int line)
 {
     uint64_t there = m->next > r->cursor ? m->next - r->cursor : 0, most = smaller(want, there);
     uint64_t least = most == want || !m->numbered ? most : (most + 1) / 2;
-    if (n < (int64_t)least || n > (int64_t)most) differs(m, "the number of rows", n, (int64_t)least, (int64_t)most, line);
+    if (n < (int64_t)least || n > (int64_t)most)
+        differs(m, "the number of rows", n, (int64_t)least, (int64_t)most, line);
 }
 
 static void read_rows(struct model *m)
@@ -252,7 +270,8 @@ static void read_rows(struct model *m)
     if (r->cursor == before) {
         check_count(m, r, want, n, __LINE__);
     } else { /* what is left of a batch that began with rows now lost */
-        uint64_t batch = smaller(want, m->next - before), there = smaller(want, m->next - r->cursor);
+        uint64_t batch = smaller(want, m->next - before),
+                 there = smaller(want, m->next - r->cursor);
         if (m->numbered) WITHIN(m, n, 1, there);
         else IS(m, n, before + batch > r->cursor ? before + batch - r->cursor : there);
     }
@@ -274,7 +293,8 @@ static void peek_rows(struct model *m)
     check_count(m, r, smaller(max, m->capacity - r->cursor % m->capacity), n, __LINE__);
     IS(m, rows != NULL, n > 0);
     IS(m, cbuf_lost(&r->reader), r->lost);
-    check_rows_at(m, (const unsigned char *)rows, r->cursor, n, cbuf_stride(&m->consumer), __LINE__);
+    check_rows_at(
+        m, (const unsigned char *)rows, r->cursor, n, cbuf_stride(&m->consumer), __LINE__);
     IS(m, cbuf_still_valid(&r->reader), oldest_of(m) <= r->cursor);
     if (one_in(m, 3)) {
         write_n(m);
@@ -321,8 +341,10 @@ static void wait_rows(struct model *m)
         return;
     }
     uint64_t available = m->next > r->cursor ? m->next - r->cursor : 0;
-    IS(m, there, available || m->producing ? (int64_t)smaller(n, available) : (int64_t)CBUF_ECLOSED);
-    if (cbuf_lost(&r->reader) != r->lost) lose_rows(m, r); /* it may find out now or when it reads; its slot's cursor stays */
+    IS(m, there,
+        available || m->producing ? (int64_t)smaller(n, available) : (int64_t)CBUF_ECLOSED);
+    /* it may find out now or when it reads; its slot's cursor stays */
+    if (cbuf_lost(&r->reader) != r->lost) lose_rows(m, r);
     IS(m, cbuf_lost(&r->reader), r->lost);
 }
 
@@ -402,7 +424,9 @@ static void turn_reader(struct model *m)
     r->slot = options.anonymous ? -1 : slot;
     r->gate = !options.anonymous && !options.lossy && m->options.on_full != CBUF_OVERWRITE;
     r->lost = 0;
-    r->cursor = options.start == CBUF_NEWEST ? m->next : options.start == CBUF_AT ? options.sequence : smaller(oldest_of(m), m->next);
+    r->cursor = options.start == CBUF_NEWEST ? m->next
+        : options.start == CBUF_AT           ? options.sequence
+                                             : smaller(oldest_of(m), m->next);
     r->shared = r->cursor;
 }
 
@@ -433,7 +457,8 @@ static void choose_options(struct model *m)
     cbuf_options *o = &m->options;
     uint32_t row_bytes = (uint32_t)(1 + below(m, LARGEST));
     uint32_t uncovered = one_in(m, 2) && row_bytes > 8 ? (uint32_t)below(m, 8) : 0;
-    if (one_in(m, 3)) row_bytes = (row_bytes + 7) / 8 * 8; /* more of those whose number can stand in the padding */
+    /* more of those whose number can stand in the padding */
+    if (one_in(m, 3)) row_bytes = (row_bytes + 7) / 8 * 8;
     m->covered = row_bytes - uncovered;
     m->has_time = m->covered > 8;
     *o = options_of(2 + below(m, 63), m->columns, m->has_time ? 2 : 1);
@@ -459,7 +484,8 @@ static void choose_options(struct model *m)
 
 static void open_model(struct model *m, uint64_t seed)
 {
-    static const uint64_t bases[] = { 0, 0, 0, (UINT64_C(1) << 32) - 300, (UINT64_C(1) << 33) - 1000, (UINT64_C(1) << 40) - 5 };
+    static const uint64_t bases[] = { 0, 0, 0, (UINT64_C(1) << 32) - 300,
+        (UINT64_C(1) << 33) - 1000, (UINT64_C(1) << 40) - 5 };
     memset(m, 0, sizeof *m);
     m->seed = m->random = seed;
     choose_options(m);
@@ -478,7 +504,8 @@ static void open_model(struct model *m, uint64_t seed)
     }
     m->producing = true;
     m->epoch = 1;
-    if (!m->options.reserve_step) m->options.reserve_step = m->capacity < 64 ? 1 : (uint32_t)m->capacity / 64;
+    if (!m->options.reserve_step)
+        m->options.reserve_step = m->capacity < 64 ? 1 : (uint32_t)m->capacity / 64;
     IS(m, cbuf_resolved(&m->ring)->reserve_step, m->options.reserve_step);
     IS(m, cbuf_resolved(&m->ring)->capacity, m->capacity);
     m->shared_tail = m->numbered && !m->options.in_place && m->options.row_bytes % 8 == 0 &&
@@ -486,7 +513,8 @@ static void open_model(struct model *m, uint64_t seed)
     m->base = m->in_file ? 0 : bases[below(m, COUNT_OF(bases))];
     if (m->base) age_ring(&m->ring, m->base);
     m->next = m->reserve = m->reserved = m->limit = m->base;
-    while (m->base && m->next < m->base + 2 * m->capacity) write_n(m); /* each place gets its number */
+    /* each place gets its number */
+    while (m->base && m->next < m->base + 2 * m->capacity) write_n(m);
 }
 
 static void close_model(struct model *m)
@@ -502,13 +530,14 @@ static void close_model(struct model *m)
 
 static void run_model(uint64_t seed, uint64_t operations)
 {
-    static void (*const all[])(struct model *) = { write_n,   write_n,  write_n,    claim_and_publish, write_columns, read_rows,
-                                                   read_rows, read_rows, read_rows, peek_rows,         peek_rows,     seek_row,
-                                                   seek_value, wait_rows, wait_room, observe,          look_at_stats, turn_reader,
-                                                   turn_reader, turn_producer };
+    static void (*const all[])(struct model *) = { write_n, write_n, write_n, claim_and_publish,
+        write_columns, read_rows, read_rows, read_rows, read_rows, peek_rows, peek_rows, seek_row,
+        seek_value, wait_rows, wait_room, observe, look_at_stats, turn_reader, turn_reader,
+        turn_producer };
     static struct model m;
     open_model(&m, seed);
-    for (m.operation = 1; m.operation <= operations; m.operation++) all[below(&m, COUNT_OF(all))](&m);
+    for (m.operation = 1; m.operation <= operations; m.operation++)
+        all[below(&m, COUNT_OF(all))](&m);
     observe(&m);
     look_at_stats(&m);
     close_model(&m);
@@ -526,6 +555,7 @@ TEST(a_ring_does_what_an_array_of_all_rows_would)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(a_ring_does_what_an_array_of_all_rows_would) };
+    const struct CMUnitTest tests[] = { cmocka_unit_test(
+        a_ring_does_what_an_array_of_all_rows_would) };
     return cmocka_run_group_tests_name("model", tests, NULL, NULL);
 }

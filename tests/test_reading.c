@@ -1,4 +1,5 @@
-/* Readers get every row or its number: cursors, exact loss, laps, wrapped numbers, searching, snapshots, peeking. */
+/* Readers get every row or its number: cursors, exact loss, laps, wrapped numbers, searching,
+ * snapshots, peeking. */
 #define CBUF_ACCESS_HEADER "hook_access.h"
 #include "check.h"
 
@@ -83,7 +84,8 @@ TEST(what_a_reader_read_and_what_it_lost_is_what_was_written)
         for (int i = 0; i < 100; i++) {
             write_rows(&pair.ring, (uint32_t)random_below(&seed, MOST));
             read[0] += (uint64_t)read_checked(&fast, (uint32_t)random_below(&seed, MOST));
-            if (!random_below(&seed, 8)) read[1] += (uint64_t)read_checked(&slow, (uint32_t)random_below(&seed, MOST));
+            if (!random_below(&seed, 8))
+                read[1] += (uint64_t)read_checked(&slow, (uint32_t)random_below(&seed, MOST));
         }
         for (int64_t n; (n = read_checked(&fast, MOST)) > 0;) read[0] += (uint64_t)n;
         for (int64_t n; (n = read_checked(&slow, MOST)) > 0;) read[1] += (uint64_t)n;
@@ -112,7 +114,10 @@ TEST(the_mark_moves_in_steps_and_tells_what_is_still_to_be_trusted)
 
 /* ---- laps ---- */
 
-static struct { cbuf_ring *ring; uint32_t rows; } burst;
+static struct {
+    cbuf_ring *ring;
+    uint32_t rows;
+} burst;
 static void write_burst(void *unused)
 {
     (void)unused;
@@ -191,11 +196,12 @@ static void peek_and_advance(struct follower *follower)
     check_rows(follower, rows, n, ROW);
 }
 
-/* A ring of 4 in which the reader stands `behind` rows behind; before each single access of what it does the producer writes
- * some rows: whatever comes out is whole, in order, and counted. */
+/* A ring of 4 in which the reader stands `behind` rows behind; before each single access of what it
+ * does the producer writes some rows: whatever comes out is whole, in order, and counted. */
 TEST(whenever_the_producer_laps_a_reader_rows_are_whole_and_the_loss_is_exact)
 {
-    static void (*const deeds[])(struct follower *) = { one_read, batch_read, wait_and_read, peek_and_advance };
+    static void (*const deeds[])(
+        struct follower *) = { one_read, batch_read, wait_and_read, peek_and_advance };
     static const uint32_t bursts[] = { 1, 2, 3, 4, 5, 9 };
     for (size_t k = 0; k < COUNT_OF(shapes) * COUNT_OF(deeds) * COUNT_OF(bursts) * 6 * 2; k++) {
         size_t rest = k;
@@ -227,7 +233,10 @@ TEST(whenever_the_producer_laps_a_reader_rows_are_whole_and_the_loss_is_exact)
 }
 
 /* The other way round: before each access of a write a reader reads all that it can get. */
-static struct { struct follower *near, *far; const cbuf_ring *ring; } onlookers;
+static struct {
+    struct follower *near, *far;
+    const cbuf_ring *ring;
+} onlookers;
 static void look_on(void *unused)
 {
     unsigned char rows[MOST * ROW];
@@ -237,7 +246,8 @@ static void look_on(void *unused)
     read_checked(onlookers.far, MOST);
     int64_t n = cbuf_snapshot(onlookers.ring, rows, MOST, &first);
     for (int64_t i = 0; i < n; i++)
-        assert_true(shape_row(onlookers.ring, rows + (size_t)i * onlookers.ring->row_bytes, first + (uint64_t)i));
+        assert_true(shape_row(
+            onlookers.ring, rows + (size_t)i * onlookers.ring->row_bytes, first + (uint64_t)i));
 }
 static void write_one_row(cbuf_ring *ring) { write_rows(ring, 1); }
 static void write_five_rows(cbuf_ring *ring) { write_rows(ring, 5); }
@@ -246,7 +256,8 @@ static void write_in_place(cbuf_ring *ring)
     int64_t granted = 0;
     unsigned char *rows = (unsigned char *)cbuf_claim(ring, 3, &granted);
     if (!rows) return; /* CBUF_ELAYOUT */
-    for (int64_t i = 0; i < granted; i++) fill_row(rows + (size_t)i * cbuf_stride(ring), ring->row_bytes, ring->next + (uint64_t)i);
+    for (int64_t i = 0; i < granted; i++)
+        fill_row(rows + (size_t)i * cbuf_stride(ring), ring->row_bytes, ring->next + (uint64_t)i);
     cbuf_publish(ring, (uint32_t)granted);
 }
 
@@ -314,9 +325,10 @@ TEST(rows_go_on_when_the_32_bits_of_their_numbers_wrap)
         }
 }
 
-/* The numbers in the rows tell one lap from another as long as a reader is not 2^32 rows behind; then `reserve` does. When it
- * was lapped by 2^32 rows to within one lap, its place looks as if the row were still to come: then a read alone may say
- * "nothing yet" until the producer has gone on, but cbuf_wait, which looks at head, finds out at once. */
+/* The numbers in the rows tell one lap from another as long as a reader is not 2^32 rows behind;
+ * then `reserve` does. When it was lapped by 2^32 rows to within one lap, its place looks as if the
+ * row were still to come: then a read alone may say "nothing yet" until the producer has gone on,
+ * but cbuf_wait, which looks at head, finds out at once. */
 TEST(a_reader_lapped_by_more_than_2_to_the_32_rows_loses_exactly_what_is_gone)
 {
     const uint64_t turn = UINT64_C(1) << 32;
@@ -332,7 +344,8 @@ TEST(a_reader_lapped_by_more_than_2_to_the_32_rows_loses_exactly_what_is_gone)
                 write_rows(&pair.ring, 8);
                 bool blind = shapes[k].layout == CBUF_NUMBERED && ahead > turn - 8 && ahead <= turn;
                 if (!blind) assert_true(read_checked(&follower, 8) > 0);
-                assert_int_equal(cbuf_wait(&follower.reader, 1, 0), blind || follower.next < cursor + ahead);
+                assert_int_equal(
+                    cbuf_wait(&follower.reader, 1, 0), blind || follower.next < cursor + ahead);
                 read_all(&follower);
                 assert_int_equal(follower.lost, ahead - 8);
                 cbuf_reader_close(&follower.reader);
@@ -343,13 +356,15 @@ TEST(a_reader_lapped_by_more_than_2_to_the_32_rows_loses_exactly_what_is_gone)
 TEST(a_reader_ahead_of_the_head_gets_nothing_until_its_row_comes)
 {
     const uint64_t turn = UINT64_C(1) << 32;
-    const uint64_t aheads[] = { 1, 7, 8, 9, 17, turn - 9, turn - 8, turn - 1, turn, turn + 1, turn + 8, 5 * turn - 3, 5 * turn };
+    const uint64_t aheads[] = { 1, 7, 8, 9, 17, turn - 9, turn - 8, turn - 1, turn, turn + 1,
+        turn + 8, 5 * turn - 3, 5 * turn };
     for (size_t k = 0; k < COUNT_OF(shapes) * COUNT_OF(aheads) * 12; k++) {
         struct pair pair;
         struct follower follower;
         cbuf_reader_options options = reader_options(CBUF_AT);
         unsigned char row[ROW];
-        uint64_t head = k / COUNT_OF(shapes) / COUNT_OF(aheads), ahead = aheads[k / COUNT_OF(shapes) % COUNT_OF(aheads)];
+        uint64_t head = k / COUNT_OF(shapes) / COUNT_OF(aheads),
+                 ahead = aheads[k / COUNT_OF(shapes) % COUNT_OF(aheads)];
         open_shape(&pair, &shapes[k % COUNT_OF(shapes)], 8, 1);
         write_rows(&pair.ring, (uint32_t)head);
         follow(&follower, &pair.consumer, 0);
@@ -364,7 +379,8 @@ TEST(a_reader_ahead_of_the_head_gets_nothing_until_its_row_comes)
             assert_int_equal(read_checked(&follower, 8), 1);
             assert_int_equal(follower.lost, 0);
         } else { /* so far ahead it may as well be refused */
-            if (cbuf_seek(&follower.reader, head + ahead) == 0) assert_int_equal(cbuf_read(&follower.reader, row, 1), 0);
+            if (cbuf_seek(&follower.reader, head + ahead) == 0)
+                assert_int_equal(cbuf_read(&follower.reader, row, 1), 0);
             cbuf_reader_close(&follower.reader);
             options.sequence = head + ahead;
             if (cbuf_reader_open(&follower.reader, &pair.consumer, &options) == 0)
@@ -406,35 +422,52 @@ TEST(seeking_skips_rows_without_counting_them_and_goes_back_to_rows_that_are_sti
     }
 }
 
-/* Value number `rank` of a type, 0 to 10: ascending from the smallest that there is to the largest. */
+/* Value number `rank` of a type, 0 to 10: ascending from the smallest that there is to the
+ * largest. */
 enum { RANKS = 11 };
 static void value_of(uint32_t type, uint64_t rank, void *to)
 {
-    static const double wide[RANKS] = { -HUGE_VAL, -1e300, -1.5, -4.9e-324, 0, 4.9e-324, 1, 1.5, 9007199254740993.0, 1e300, HUGE_VAL };
-    static const float narrow[RANKS] = { -HUGE_VALF, -1e38f, -1.5f, -1.4e-45f, 0, 1.4e-45f, 1, 1.5f, 16777217.0f, 1e38f, HUGE_VALF };
+    static const double wide[RANKS] = { -HUGE_VAL, -1e300, -1.5, -4.9e-324, 0, 4.9e-324, 1, 1.5,
+        9007199254740993.0, 1e300, HUGE_VAL };
+    static const float narrow[RANKS] = { -HUGE_VALF, -1e38f, -1.5f, -1.4e-45f, 0, 1.4e-45f, 1, 1.5f,
+        16777217.0f, 1e38f, HUGE_VALF };
     uint32_t kind = type >> 24, bytes = CBUF_TYPE_BYTES(type);
-    uint64_t span = UINT64_MAX >> (64 - 8 * bytes), low = kind == 2 ? 0 : UINT64_C(1) << (8 * bytes - 1);
+    uint64_t span = UINT64_MAX >> (64 - 8 * bytes),
+             low = kind == 2 ? 0 : UINT64_C(1) << (8 * bytes - 1);
     uint64_t value = low + span / (RANKS - 1) * rank + (rank == RANKS - 1 ? span % (RANKS - 1) : 0);
     uint8_t v8 = (uint8_t)(kind == 4 ? rank > RANKS / 2 : value);
     uint16_t v16 = (uint16_t)value;
     uint32_t v32 = (uint32_t)value;
-    if (kind == 3) memcpy(to, bytes == 8 ? (const void *)&wide[rank] : (const void *)&narrow[rank], bytes);
-    else memcpy(to, bytes == 1 ? (const void *)&v8 : bytes == 2 ? (const void *)&v16 : bytes == 4 ? (const void *)&v32 : (const void *)&value, bytes);
+    if (kind == 3)
+        memcpy(to, bytes == 8 ? (const void *)&wide[rank] : (const void *)&narrow[rank], bytes);
+    else
+        memcpy(to,
+            bytes == 1       ? (const void *)&v8
+                : bytes == 2 ? (const void *)&v16
+                : bytes == 4 ? (const void *)&v32
+                             : (const void *)&value,
+            bytes);
 }
-static uint64_t key_of(uint32_t type, uint64_t rank) { return type == CBUF_BOOL ? rank > RANKS / 2 : rank; }
+static uint64_t key_of(uint32_t type, uint64_t rank)
+{
+    return type == CBUF_BOOL ? rank > RANKS / 2 : rank;
+}
 
 TEST(seeking_by_value_finds_the_first_row_that_is_not_less_for_every_numeric_type)
 {
-    static const uint32_t types[] = { CBUF_INT8, CBUF_INT16, CBUF_INT32, CBUF_INT64, CBUF_UINT8, CBUF_UINT16, CBUF_UINT32, CBUF_UINT64,
-                                      CBUF_FLOAT32, CBUF_FLOAT64, CBUF_BOOL, CBUF_TIMESTAMP_NS };
-    static const uint8_t rows[][24] = {
-        { 0, 0, 1, 1, 1, 2, 3, 3, 4, 4, 4, 4, 4, 5, 6, 6, 7, 7, 7, 8, 9, 9, 9, 10 }, /* with duplicates */
-        { 1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 2, 8, 8, 8, 8, 8, 8, 8, 8, 9 },  /* and gaps; none least, none greatest */
+    static const uint32_t types[] = { CBUF_INT8, CBUF_INT16, CBUF_INT32, CBUF_INT64, CBUF_UINT8,
+        CBUF_UINT16, CBUF_UINT32, CBUF_UINT64, CBUF_FLOAT32, CBUF_FLOAT64, CBUF_BOOL,
+        CBUF_TIMESTAMP_NS };
+    static const uint8_t rows[][24] = { /* with duplicates */
+        { 0, 0, 1, 1, 1, 2, 3, 3, 4, 4, 4, 4, 4, 5, 6, 6, 7, 7, 7, 8, 9, 9, 9, 10 },
+        /* and gaps; none least, none greatest */
+        { 1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 2, 8, 8, 8, 8, 8, 8, 8, 8, 9 },
         { 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5 }
     };
     for (size_t k = 0; k < COUNT_OF(types) * COUNT_OF(rows) * 2; k++) {
         const uint8_t *ranks = rows[k / 2 / COUNT_OF(types)];
-        cbuf_column columns[2] = { { "x", 0, 5 }, { "s", CBUF_BYTES(5), 0 } }, found; /* at an odd offset, across words */
+        /* at an odd offset, across words */
+        cbuf_column columns[2] = { { "x", 0, 5 }, { "s", CBUF_BYTES(5), 0 } }, found;
         struct pair pair;
         cbuf_reader reader;
         columns[0].type = types[k / 2 % COUNT_OF(types)];
@@ -449,7 +482,8 @@ TEST(seeking_by_value_finds_the_first_row_that_is_not_less_for_every_numeric_typ
             for (uint64_t probe = 0; probe < RANKS; probe++) {
                 unsigned char value[8];
                 uint64_t wanted = oldest;
-                while (wanted < n && key_of(found.type, ranks[wanted]) < key_of(found.type, probe)) wanted++;
+                while (wanted < n && key_of(found.type, ranks[wanted]) < key_of(found.type, probe))
+                    wanted++;
                 value_of(found.type, probe, value);
                 assert_int_equal(cbuf_seek_value(&reader, &found, value), 0);
                 assert_int_equal(cbuf_available(&reader), n - wanted);
@@ -459,7 +493,8 @@ TEST(seeking_by_value_finds_the_first_row_that_is_not_less_for_every_numeric_typ
             if (n < 24) value_of(found.type, ranks[n], row + 5);
             if (n < 24) assert_int_equal(cbuf_write(&pair.ring, row), 1);
         }
-        assert_int_equal(cbuf_seek_value(&reader, &columns[1], "abcde"), CBUF_EINVAL); /* bytes have no order */
+        /* bytes have no order */
+        assert_int_equal(cbuf_seek_value(&reader, &columns[1], "abcde"), CBUF_EINVAL);
         found.offset = pair.ring.row_bytes - 1 + (CBUF_TYPE_BYTES(found.type) == 1);
         assert_int_equal(cbuf_seek_value(&reader, &found, "abcdefgh"), CBUF_EINVAL);
         cbuf_reader_close(&reader);
@@ -486,7 +521,8 @@ TEST(seeking_by_value_stays_right_when_rows_are_overwritten_during_the_search)
     static const uint32_t bursts[] = { 1, 3, 5, 8, 9, 30 };
     for (size_t k = 0; k < COUNT_OF(bursts) * 2 * 12; k++) {
         int64_t value = (int64_t)(k / COUNT_OF(bursts) / 2) * 10 - 5;
-        uint64_t lower = value < 0 ? 0 : (uint64_t)(value + 9) / 10 * 3; /* the first row that is not less */
+        /* the first row that is not less */
+        uint64_t lower = value < 0 ? 0 : (uint64_t)(value + 9) / 10 * 3;
         bool called = true;
         for (uint64_t n = 0; called; n++) {
             cbuf_options options = options_of(8, &column, 1);
@@ -504,7 +540,8 @@ TEST(seeking_by_value_stays_right_when_rows_are_overwritten_during_the_search)
             called = hook_end();
             if (!called) burst.rows = 0;
             uint64_t at = cbuf_head(&pair.consumer) - cbuf_available(&reader);
-            uint64_t least = lower < 12 ? 12 : lower, most = lower; /* as of before the burst, and as of after it */
+            /* as of before the burst, and as of after it */
+            uint64_t least = lower < 12 ? 12 : lower, most = lower;
             if (least > 20) least = 20;
             if (most < 12 + burst.rows) most = 12 + burst.rows;
             if (most > 20 + burst.rows) most = 20 + burst.rows;
@@ -544,11 +581,15 @@ TEST(a_snapshot_is_the_last_rows_as_they_were_at_one_moment)
                 int64_t wanted = there < asked ? (int64_t)there : asked;
                 same = same || (got == wanted && (!got || first + (uint64_t)got == heads[moment]));
             }
-            /* a burst between the loads of head and reserve takes rows away, but never all of them */
-            same = same || (called && got > 0 && got < asked && first + (uint64_t)got == heads[0] && first <= oldest[1]);
+            /* a burst between the loads of head and reserve takes rows away, but never all of
+             * them */
+            same = same ||
+                (called && got > 0 && got < asked && first + (uint64_t)got == heads[0] &&
+                    first <= oldest[1]);
             assert_true(same);
             for (int64_t i = 0; i < got; i++)
-                assert_true(shape_row(&pair.ring, rows + (size_t)i * shape->row_bytes, first + (uint64_t)i));
+                assert_true(shape_row(
+                    &pair.ring, rows + (size_t)i * shape->row_bytes, first + (uint64_t)i));
             close_pair(&pair);
         }
     }
@@ -570,7 +611,8 @@ TEST(a_snapshot_of_few_rows_is_all_of_them)
                 uint32_t wanted = asked < there ? asked : there;
                 assert_int_equal(cbuf_snapshot(&pair.consumer, rows, asked, &first), wanted);
                 if (wanted) assert_int_equal(first, n - wanted);
-                for (uint32_t i = 0; i < wanted; i++) assert_true(shape_row(&pair.ring, rows + i * pair.ring.row_bytes, first + i));
+                for (uint32_t i = 0; i < wanted; i++)
+                    assert_true(shape_row(&pair.ring, rows + i * pair.ring.row_bytes, first + i));
             }
             assert_int_equal(cbuf_snapshot(&pair.consumer, rows, UINT32_MAX, NULL), there);
             assert_int_equal(cbuf_latest(&pair.consumer, rows, NULL), 1);
@@ -580,7 +622,8 @@ TEST(a_snapshot_of_few_rows_is_all_of_them)
     }
 }
 
-/* A producer that laps the snapshot each time that it is validated: it must come to an end, with the rows that are left. */
+/* A producer that laps the snapshot each time that it is validated: it must come to an end, with
+ * the rows that are left. */
 static void lap_again(void *ring)
 {
     write_rows((cbuf_ring *)ring, 2);
@@ -594,11 +637,14 @@ TEST(a_snapshot_under_a_producer_that_never_rests_still_ends)
         uint64_t first = 0;
         open_shape(&pair, &shapes[k], 8, 1);
         write_rows(&pair.ring, 8);
-        hook_at_word(&pair.ring.file->reserve, 1, lap_again, &pair.ring); /* its second load validates */
+        /* its second load validates */
+        hook_at_word(&pair.ring.file->reserve, 1, lap_again, &pair.ring);
         int64_t n = cbuf_snapshot(&pair.consumer, rows, 8, &first);
         hook_end();
         assert_int_equal(n, 6);
-        for (int64_t i = 0; i < n; i++) assert_true(shape_row(&pair.ring, rows + (size_t)i * pair.ring.row_bytes, first + (uint64_t)i));
+        for (int64_t i = 0; i < n; i++)
+            assert_true(
+                shape_row(&pair.ring, rows + (size_t)i * pair.ring.row_bytes, first + (uint64_t)i));
         close_pair(&pair);
     }
 }
@@ -617,7 +663,8 @@ TEST(peeked_rows_are_valid_until_the_producer_may_overwrite_them)
                 write_rows(&pair.ring, 10);
                 follow(&follower, &pair.consumer, 8);
                 assert_int_equal(cbuf_peek(&follower.reader, 2, &rows), 2);
-                assert_int_equal(cbuf_peek(&follower.reader, 1, &again), 1); /* peeking does not move */
+                /* peeking does not move */
+                assert_int_equal(cbuf_peek(&follower.reader, 1, &again), 1);
                 assert_ptr_equal(rows, again);
                 assert_true(cbuf_still_valid(&follower.reader));
                 write_rows_singly(&pair.ring, more);
@@ -679,7 +726,8 @@ TEST(peeking_stops_at_the_ring_s_end_and_advancing_at_what_was_peeked)
             int64_t n = cbuf_peek(&follower.reader, 8, &rows);
             assert_in_range(n, 1, 5 - done);
             for (int64_t i = 0; i < n; i++)
-                assert_true(shape_row(&pair.ring, (const unsigned char *)rows + (size_t)i * cbuf_stride(&pair.ring), 8 + done++));
+                assert_true(shape_row(&pair.ring,
+                    (const unsigned char *)rows + (size_t)i * cbuf_stride(&pair.ring), 8 + done++));
             cbuf_advance(&follower.reader, (uint32_t)n);
         }
         assert_int_equal(cbuf_lost(&follower.reader), 0);
@@ -698,9 +746,11 @@ TEST(a_wait_tells_how_many_rows_are_there_and_the_end_only_after_the_last_row)
         open_shape(&pair, &shapes[k], 16, 1);
         follow(&follower, &pair.consumer, 0);
         assert_int_equal(cbuf_wait(&follower.reader, 0, 0), CBUF_EINVAL);
-        assert_int_equal(cbuf_wait(&follower.reader, 9, 0), CBUF_EINVAL); /* more than half the ring */
+        /* more than half the ring */
+        assert_int_equal(cbuf_wait(&follower.reader, 9, 0), CBUF_EINVAL);
         for (uint32_t there = 0; there <= 12; there++) {
-            for (uint32_t n = 1; n <= 8; n++) assert_int_equal(cbuf_wait(&follower.reader, n, 0), n < there ? n : there);
+            for (uint32_t n = 1; n <= 8; n++)
+                assert_int_equal(cbuf_wait(&follower.reader, n, 0), n < there ? n : there);
             write_rows(&pair.ring, 1);
         }
         cbuf_close(&pair.ring);
@@ -716,22 +766,66 @@ TEST(a_wait_tells_how_many_rows_are_there_and_the_end_only_after_the_last_row)
     }
 }
 
+/* What a sleeping reader waits for comes before any access of its waiting: having come, it ends the
+ * wait without a sleep. */
+static struct {
+    cbuf_ring *ring;
+    uint64_t sleeps;
+} event;
+static void a_row_comes(void *unused)
+{
+    (void)unused;
+    write_rows(event.ring, 1);
+    event.sleeps = hook_sleeps;
+}
+static void the_end_comes(void *unused)
+{
+    (void)unused;
+    cbuf_close(event.ring);
+    event.sleeps = hook_sleeps;
+}
+
+TEST(a_reader_about_to_sleep_does_not_miss_what_it_waits_for)
+{
+    static void (*const comes[])(void *) = { a_row_comes, the_end_comes };
+    for (size_t k = 0; k < COUNT_OF(shapes) * COUNT_OF(comes); k++)
+        for (uint64_t n = 0; n < 100; n++) { /* it goes to sleep some times meanwhile */
+            struct pair pair;
+            struct follower follower;
+            open_shape(&pair, &shapes[k % COUNT_OF(shapes)], 8, 1);
+            write_rows(&pair.ring, 13);
+            follow(&follower, &pair.consumer, 12);
+            event.ring = &pair.ring;
+            hook_at(n, comes[k / COUNT_OF(shapes)], NULL);
+            int64_t there = cbuf_wait(&follower.reader, 2, CBUF_FOREVER);
+            assert_true(hook_end());
+            assert_int_equal(hook_sleeps, event.sleeps);
+            assert_int_equal(there, comes[k / COUNT_OF(shapes)] == a_row_comes ? 2 : 1);
+            cbuf_reader_close(&follower.reader);
+            close_pair(&pair);
+        }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_reader_starts_at_the_oldest_row_the_next_one_or_a_given_one),
-        cmocka_unit_test(a_reader_gets_at_least_half_of_what_is_there_and_at_most_what_it_asked_for),
+        cmocka_unit_test(
+            a_reader_gets_at_least_half_of_what_is_there_and_at_most_what_it_asked_for),
         cmocka_unit_test(what_a_reader_read_and_what_it_lost_is_what_was_written),
         cmocka_unit_test(the_mark_moves_in_steps_and_tells_what_is_still_to_be_trusted),
         cmocka_unit_test(a_lapped_reader_keeps_the_good_tail_of_its_batch_and_counts_the_rest),
-        cmocka_unit_test(a_reader_whose_whole_batch_was_overwritten_goes_on_with_the_oldest_good_row),
+        cmocka_unit_test(
+            a_reader_whose_whole_batch_was_overwritten_goes_on_with_the_oldest_good_row),
         cmocka_unit_test(whenever_the_producer_laps_a_reader_rows_are_whole_and_the_loss_is_exact),
         cmocka_unit_test(whenever_a_reader_looks_at_a_row_being_written_it_gets_whole_rows_only),
         cmocka_unit_test(rows_go_on_when_the_32_bits_of_their_numbers_wrap),
         cmocka_unit_test(a_reader_lapped_by_more_than_2_to_the_32_rows_loses_exactly_what_is_gone),
         cmocka_unit_test(a_reader_ahead_of_the_head_gets_nothing_until_its_row_comes),
-        cmocka_unit_test(seeking_skips_rows_without_counting_them_and_goes_back_to_rows_that_are_still_there),
-        cmocka_unit_test(seeking_by_value_finds_the_first_row_that_is_not_less_for_every_numeric_type),
+        cmocka_unit_test(
+            seeking_skips_rows_without_counting_them_and_goes_back_to_rows_that_are_still_there),
+        cmocka_unit_test(
+            seeking_by_value_finds_the_first_row_that_is_not_less_for_every_numeric_type),
         cmocka_unit_test(seeking_by_value_stays_right_when_rows_are_overwritten_during_the_search),
         cmocka_unit_test(a_snapshot_is_the_last_rows_as_they_were_at_one_moment),
         cmocka_unit_test(a_snapshot_of_few_rows_is_all_of_them),
@@ -739,6 +833,7 @@ int main(void)
         cmocka_unit_test(peeked_rows_are_valid_until_the_producer_may_overwrite_them),
         cmocka_unit_test(a_lapped_reader_peeks_at_the_oldest_good_row_and_counts_the_loss),
         cmocka_unit_test(peeking_stops_at_the_ring_s_end_and_advancing_at_what_was_peeked),
+        cmocka_unit_test(a_reader_about_to_sleep_does_not_miss_what_it_waits_for),
         cmocka_unit_test(a_wait_tells_how_many_rows_are_there_and_the_end_only_after_the_last_row),
     };
     return cmocka_run_group_tests_name("reading", tests, NULL, NULL);

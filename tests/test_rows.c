@@ -1,9 +1,11 @@
-/* What goes in comes out: every column type, row size, layout, way to write and way to read; and where the bytes lie. */
+/* What goes in comes out: every column type, row size, layout, way to write and way to read; and
+ * where the bytes lie. */
 #include "check.h"
 
 /* ---- what the file's format says, beyond what cbuf.h asserts itself ---- */
 
-#define AT(type, field, offset) CBUF__STATIC_ASSERT(offsetof(type, field) == (offset), "the layout is frozen")
+#define AT(type, field, offset)                                                                    \
+    CBUF__STATIC_ASSERT(offsetof(type, field) == (offset), "the layout is frozen")
 AT(cbuf__facts, magic, 0);
 AT(cbuf__facts, byte_order, 8);
 AT(cbuf__facts, major, 12);
@@ -48,8 +50,10 @@ AT(struct cbuf__slot, owned, 48);
 AT(struct cbuf__slot, pid, 128);
 AT(struct cbuf__slot, started_ns, 136);
 AT(struct cbuf__slot, name, 144);
-CBUF__STATIC_ASSERT(CBUF__DENSE == 1 && CBUF__SHARED_TAIL == 2 && CBUF__LOCKED == 4, "the feature bits are frozen");
-CBUF__STATIC_ASSERT(CBUF__OPEN == 0 && CBUF__CLOSED == 1 && CBUF__RETIRED == 2, "the states are frozen");
+CBUF__STATIC_ASSERT(
+    CBUF__DENSE == 1 && CBUF__SHARED_TAIL == 2 && CBUF__LOCKED == 4, "the feature bits are frozen");
+CBUF__STATIC_ASSERT(
+    CBUF__OPEN == 0 && CBUF__CLOSED == 1 && CBUF__RETIRED == 2, "the states are frozen");
 
 /* ---- ways to write and to read ---- */
 
@@ -57,41 +61,49 @@ enum write_path { WRITE_ONE, WRITE_MANY, WRITE_COLUMNS, CLAIM_ONE, CLAIM_MANY };
 enum read_path { READ_ONE, READ_MANY, PEEK, SNAPSHOT, LATEST };
 enum { WRITE_PATHS = 5, READ_PATHS = 5 };
 
-static void write_in_place(cbuf_ring *ring, const unsigned char *rows, uint32_t row_bytes, uint32_t n, uint32_t most)
+static void write_in_place(
+    cbuf_ring *ring, const unsigned char *rows, uint32_t row_bytes, uint32_t n, uint32_t most)
 {
     for (uint32_t done = 0; done < n;) {
         int64_t granted = 0;
-        unsigned char *to = (unsigned char *)cbuf_claim(ring, n - done < most ? n - done : most, &granted);
+        unsigned char *to = (unsigned char *)cbuf_claim(
+            ring, n - done < most ? n - done : most, &granted);
         assert_non_null(to);
         assert_in_range(granted, 1, n - done);
-        for (uint32_t i = 0; i < granted; i++, done++) memcpy(to + i * cbuf_stride(ring), rows + done * row_bytes, row_bytes);
+        for (uint32_t i = 0; i < granted; i++, done++)
+            memcpy(to + i * cbuf_stride(ring), rows + done * row_bytes, row_bytes);
         assert_int_equal(cbuf_publish(ring, (uint32_t)granted), granted);
     }
 }
 
-static void write_columns(cbuf_ring *ring, const unsigned char *rows, uint32_t row_bytes, uint32_t n)
+static void write_columns(
+    cbuf_ring *ring, const unsigned char *rows, uint32_t row_bytes, uint32_t n)
 {
     unsigned char values[4096];
     cbuf_column columns[16];
     cbuf_array arrays[16];
     uint32_t count = cbuf_resolved(ring)->column_count;
     size_t filled = 0;
-    for (uint32_t k = 0; k < count; k++) { /* from the last to the first: their order does not matter */
+    /* from the last to the first: their order does not matter */
+    for (uint32_t k = 0; k < count; k++) {
         assert_int_equal(cbuf_column_at(ring, count - 1 - k, &columns[k]), 0);
         uint32_t bytes = CBUF_TYPE_BYTES(columns[k].type);
         arrays[k].column = &columns[k];
         arrays[k].values = values + filled;
         assert_true(filled + n * bytes <= sizeof values);
-        for (uint32_t i = 0; i < n; i++, filled += bytes) memcpy(values + filled, rows + i * row_bytes + columns[k].offset, bytes);
+        for (uint32_t i = 0; i < n; i++, filled += bytes)
+            memcpy(values + filled, rows + i * row_bytes + columns[k].offset, bytes);
     }
     assert_int_equal(cbuf_write_columns(ring, arrays, count, n), n);
 }
 
-static void write_by(enum write_path path, cbuf_ring *ring, const unsigned char *rows, uint32_t row_bytes, uint32_t n)
+static void write_by(enum write_path path, cbuf_ring *ring, const unsigned char *rows,
+    uint32_t row_bytes, uint32_t n)
 {
     switch (path) {
     case WRITE_ONE:
-        for (uint32_t i = 0; i < n; i++) assert_int_equal(cbuf_write(ring, rows + i * row_bytes), 1);
+        for (uint32_t i = 0; i < n; i++)
+            assert_int_equal(cbuf_write(ring, rows + i * row_bytes), 1);
         break;
     case WRITE_MANY: assert_int_equal(cbuf_write_n(ring, rows, n), n); break;
     case WRITE_COLUMNS: write_columns(ring, rows, row_bytes, n); break;
@@ -101,7 +113,8 @@ static void write_by(enum write_path path, cbuf_ring *ring, const unsigned char 
 }
 
 /* Reads the n rows that the reader has before it; LATEST the last of them only, at its place. */
-static void read_by(enum read_path path, cbuf_reader *reader, unsigned char *rows, uint32_t row_bytes, uint32_t n)
+static void read_by(
+    enum read_path path, cbuf_reader *reader, unsigned char *rows, uint32_t row_bytes, uint32_t n)
 {
     const cbuf_ring *ring = reader->ring;
     const uint64_t head = cbuf_head(ring);
@@ -119,7 +132,8 @@ static void read_by(enum read_path path, cbuf_reader *reader, unsigned char *row
         int64_t got = cbuf_peek(reader, n - done, &from);
         assert_in_range(got, 1, n - done);
         for (uint32_t i = 0; i < got; i++)
-            memcpy(rows + (done + i) * row_bytes, (const unsigned char *)from + i * cbuf_stride(ring), row_bytes);
+            memcpy(rows + (done + i) * row_bytes,
+                (const unsigned char *)from + i * cbuf_stride(ring), row_bytes);
         assert_true(cbuf_still_valid(reader));
         cbuf_advance(reader, (uint32_t)got);
         done += (uint32_t)got;
@@ -154,18 +168,18 @@ struct everything {
     char letter;
     uint32_t u32;
 };
-static const cbuf_column every_column[] = {
-    CBUF_COLUMN(struct everything, flag),   CBUF_COLUMN_AS(struct everything, when, CBUF_TIMESTAMP_NS),
-    CBUF_COLUMN(struct everything, i64),    CBUF_COLUMN(struct everything, i8),
-    CBUF_COLUMN(struct everything, u64),    CBUF_COLUMN(struct everything, u8),
-    CBUF_COLUMN(struct everything, f64),    CBUF_COLUMN(struct everything, i16),
-    CBUF_COLUMN(struct everything, f32),    CBUF_COLUMN(struct everything, u16),
-    CBUF_COLUMN(struct everything, text),   CBUF_COLUMN(struct everything, i32),
-    CBUF_COLUMN(struct everything, letter), CBUF_COLUMN(struct everything, u32)
-};
+static const cbuf_column every_column[] = { CBUF_COLUMN(struct everything, flag),
+    CBUF_COLUMN_AS(struct everything, when, CBUF_TIMESTAMP_NS), CBUF_COLUMN(struct everything, i64),
+    CBUF_COLUMN(struct everything, i8), CBUF_COLUMN(struct everything, u64),
+    CBUF_COLUMN(struct everything, u8), CBUF_COLUMN(struct everything, f64),
+    CBUF_COLUMN(struct everything, i16), CBUF_COLUMN(struct everything, f32),
+    CBUF_COLUMN(struct everything, u16), CBUF_COLUMN(struct everything, text),
+    CBUF_COLUMN(struct everything, i32), CBUF_COLUMN(struct everything, letter),
+    CBUF_COLUMN(struct everything, u32) };
 CBUF_TYPED(everything, struct everything);
 
-/* All bits 0; all bits 1; NaNs that carry something, of both kinds; and any bits at all. A bool is 0 or 1. */
+/* All bits 0; all bits 1; NaNs that carry something, of both kinds; and any bits at all. A bool is
+ * 0 or 1. */
 static struct everything everything_of(uint64_t sequence)
 {
     static const uint64_t nan64[] = { 0x7ff0000000000001u, 0xfff8dead0000beefu };
@@ -186,8 +200,8 @@ static struct everything everything_of(uint64_t sequence)
 static bool same_columns(const void *a, const void *b)
 {
     for (size_t k = 0; k < COUNT_OF(every_column); k++)
-        if (memcmp((const char *)a + every_column[k].offset, (const char *)b + every_column[k].offset,
-                   CBUF_TYPE_BYTES(every_column[k].type)))
+        if (memcmp((const char *)a + every_column[k].offset,
+                (const char *)b + every_column[k].offset, CBUF_TYPE_BYTES(every_column[k].type)))
             return false;
     return true;
 }
@@ -215,9 +229,11 @@ TEST(every_column_type_comes_back_bit_for_bit_by_every_path)
             enum read_path read_path = (enum read_path)(paths % READ_PATHS);
             for (uint32_t i = 0; i < batch; i++) in[i] = everything_of(cbuf_head(&pair.ring) + i);
             memset(out, 0x5a, sizeof out);
-            write_by((enum write_path)(paths / READ_PATHS), &pair.ring, (const unsigned char *)in, sizeof in[0], batch);
+            write_by((enum write_path)(paths / READ_PATHS), &pair.ring, (const unsigned char *)in,
+                sizeof in[0], batch);
             read_by(read_path, &reader, (unsigned char *)out, sizeof out[0], batch);
-            for (uint32_t i = read_path == LATEST ? batch - 1 : 0; i < batch; i++) assert_true(same_columns(&in[i], &out[i]));
+            for (uint32_t i = read_path == LATEST ? batch - 1 : 0; i < batch; i++)
+                assert_true(same_columns(&in[i], &out[i]));
         }
         cbuf_reader_close(&reader);
         close_pair(&pair);
@@ -265,7 +281,8 @@ TEST(typed_calls_carry_every_column_type_bit_for_bit)
 
 /* ---- every row size ---- */
 
-/* Writes and reads a few rows by each pair of paths, in one ring, so that each of them crosses the ring's end. */
+/* Writes and reads a few rows by each pair of paths, in one ring, so that each of them crosses the
+ * ring's end. */
 static void rows_come_back(const cbuf_options *options, uint32_t row_bytes, uint32_t covered)
 {
     enum { batch = 5, most = 48 };
@@ -279,15 +296,17 @@ static void rows_come_back(const cbuf_options *options, uint32_t row_bytes, uint
         enum read_path read_path = (enum read_path)(paths % READ_PATHS);
         uint64_t head = cbuf_head(&pair.ring);
         if (write_path >= CLAIM_ONE && pair.ring.shared_tail) continue;
-        for (uint32_t i = 0; i < batch; i++) fill_row(in + 1 + i * row_bytes, row_bytes, head + i); /* from an odd address */
+        /* from an odd address */
+        for (uint32_t i = 0; i < batch; i++) fill_row(in + 1 + i * row_bytes, row_bytes, head + i);
         memset(out, 0x5a, sizeof out);
         write_by(write_path, &pair.ring, in + 1, row_bytes, batch);
         read_by(read_path, &reader, out, row_bytes, batch);
         for (uint32_t i = read_path == LATEST ? batch - 1 : 0; i < batch; i++)
             if (!is_row(out + i * row_bytes, covered, head + i))
-                fail_msg("row %u of %u bytes, %s%s%s, written by path %d, read by path %d", i, row_bytes,
-                         options->layout == CBUF_DENSE ? "dense" : "numbered", options->in_place ? ", in place" : "",
-                         options->pad_rows ? ", padded" : "", write_path, read_path);
+                fail_msg("row %u of %u bytes, %s%s%s, written by path %d, read by path %d", i,
+                    row_bytes, options->layout == CBUF_DENSE ? "dense" : "numbered",
+                    options->in_place ? ", in place" : "", options->pad_rows ? ", padded" : "",
+                    write_path, read_path);
         for (uint32_t i = batch * row_bytes; i < sizeof out; i++) assert_int_equal(out[i], 0x5a);
     }
     cbuf_reader_close(&reader);
@@ -310,42 +329,66 @@ TEST(rows_of_every_size_come_back_in_every_layout_by_every_path)
 }
 
 /* The same with the size known to the compiler. */
-#define SIZED(n)                                                                                                       \
-    typedef struct sized_##n { unsigned char bytes[n]; } sized_##n;                                                    \
-    CBUF_TYPED(sized_##n, sized_##n);                                                                                  \
-    static void typed_rows_come_back_##n(cbuf_ring *ring, cbuf_reader *reader, uint32_t covered)                       \
-    {                                                                                                                  \
-        sized_##n in[7], out[7];                                                                                       \
-        for (uint64_t i = 0; i < 100; i += 8) {                                                                        \
-            for (uint32_t k = 0; k < 7; k++) fill_row(&in[k], n, i + k);                                               \
-            assert_int_equal(sized_##n##_write_n(ring, in, 7), 7);                                                     \
-            for (int64_t k = 0, got; k < 7; k += got) {                                                                \
-                assert_true((got = sized_##n##_read(reader, out, 7)) > 0);                                             \
-                for (int64_t r = 0; r < got; r++) assert_true(is_row(&out[r], covered, i + (uint64_t)(k + r)));        \
-            }                                                                                                          \
-            fill_row(&in[0], n, i + 7);                                                                                \
-            assert_int_equal(sized_##n##_write(ring, &in[0]), 1);                                                      \
-            assert_int_equal(sized_##n##_read(reader, out, 1), 1);                                                     \
-            assert_true(is_row(&out[0], covered, i + 7));                                                              \
-            assert_int_equal(sized_##n##_latest(ring, out, NULL), 1);                                                  \
-            assert_true(is_row(&out[0], covered, i + 7));                                                              \
-        }                                                                                                              \
+#define SIZED(n)                                                                                   \
+    typedef struct sized_##n {                                                                     \
+        unsigned char bytes[n];                                                                    \
+    } sized_##n;                                                                                   \
+    CBUF_TYPED(sized_##n, sized_##n);                                                              \
+    static void typed_rows_come_back_##n(cbuf_ring *ring, cbuf_reader *reader, uint32_t covered)   \
+    {                                                                                              \
+        sized_##n in[7], out[7];                                                                   \
+        for (uint64_t i = 0; i < 100; i += 8) {                                                    \
+            for (uint32_t k = 0; k < 7; k++) fill_row(&in[k], n, i + k);                           \
+            assert_int_equal(sized_##n##_write_n(ring, in, 7), 7);                                 \
+            for (int64_t k = 0, got; k < 7; k += got) {                                            \
+                assert_true((got = sized_##n##_read(reader, out, 7)) > 0);                         \
+                for (int64_t r = 0; r < got; r++)                                                  \
+                    assert_true(is_row(&out[r], covered, i + (uint64_t)(k + r)));                  \
+            }                                                                                      \
+            fill_row(&in[0], n, i + 7);                                                            \
+            assert_int_equal(sized_##n##_write(ring, &in[0]), 1);                                  \
+            assert_int_equal(sized_##n##_read(reader, out, 1), 1);                                 \
+            assert_true(is_row(&out[0], covered, i + 7));                                          \
+            assert_int_equal(sized_##n##_latest(ring, out, NULL), 1);                              \
+            assert_true(is_row(&out[0], covered, i + 7));                                          \
+        }                                                                                          \
     }
-SIZED(1) SIZED(2) SIZED(3) SIZED(4) SIZED(5) SIZED(7) SIZED(8) SIZED(9) SIZED(12) SIZED(13) SIZED(15) SIZED(16)
-SIZED(20) SIZED(23) SIZED(24) SIZED(32) SIZED(36) SIZED(40) SIZED(41)
+SIZED(1)
+SIZED(2)
+SIZED(3)
+SIZED(4)
+SIZED(5)
+SIZED(7)
+SIZED(8)
+SIZED(9)
+SIZED(12)
+SIZED(13)
+SIZED(15)
+SIZED(16)
+SIZED(20)
+SIZED(23)
+SIZED(24)
+SIZED(32)
+SIZED(36)
+SIZED(40)
+SIZED(41)
 
 TEST(typed_rows_of_every_size_come_back_in_every_layout)
 {
-#define ROW(n) { n, typed_rows_come_back_##n }
+#define ROW(n)                                                                                     \
+    {                                                                                              \
+        n, typed_rows_come_back_##n                                                                \
+    }
     static const struct {
         uint32_t row_bytes;
         void (*come_back)(cbuf_ring *, cbuf_reader *, uint32_t);
-    } sizes[] = { ROW(1),  ROW(2),  ROW(3),  ROW(4),  ROW(5),  ROW(7),  ROW(8),  ROW(9),  ROW(12), ROW(13),
-                  ROW(15), ROW(16), ROW(20), ROW(23), ROW(24), ROW(32), ROW(36), ROW(40), ROW(41) };
+    } sizes[] = { ROW(1), ROW(2), ROW(3), ROW(4), ROW(5), ROW(7), ROW(8), ROW(9), ROW(12), ROW(13),
+        ROW(15), ROW(16), ROW(20), ROW(23), ROW(24), ROW(32), ROW(36), ROW(40), ROW(41) };
 #undef ROW
     for (size_t k = 0; k < COUNT_OF(sizes); k++)
         for (unsigned kind = 0; kind < 8; kind++) {
-            uint32_t covered = kind & 4 && sizes[k].row_bytes > 4 ? sizes[k].row_bytes - 4 : sizes[k].row_bytes;
+            uint32_t covered = kind & 4 && sizes[k].row_bytes > 4 ? sizes[k].row_bytes - 4
+                                                                  : sizes[k].row_bytes;
             cbuf_column column = bytes_column(covered);
             cbuf_options options = options_of(16, &column, 1);
             struct pair pair;
@@ -363,8 +406,10 @@ TEST(typed_rows_of_every_size_come_back_in_every_layout)
 
 TEST(rows_up_to_the_largest_come_back_and_larger_ones_are_refused)
 {
-    static const uint32_t sizes[] = { 255, 256, 4095, 4096, 4097, 65536, CBUF_MAX_ROW_BYTES - 1, CBUF_MAX_ROW_BYTES };
-    unsigned char *in = (unsigned char *)malloc(3 * CBUF_MAX_ROW_BYTES), *out = (unsigned char *)malloc(3 * CBUF_MAX_ROW_BYTES);
+    static const uint32_t sizes[] = { 255, 256, 4095, 4096, 4097, 65536, CBUF_MAX_ROW_BYTES - 1,
+        CBUF_MAX_ROW_BYTES };
+    unsigned char *in = (unsigned char *)malloc(3 * CBUF_MAX_ROW_BYTES),
+                  *out = (unsigned char *)malloc(3 * CBUF_MAX_ROW_BYTES);
     assert_true(in && out);
     for (size_t k = 0; k < 2 * COUNT_OF(sizes); k++) {
         uint32_t bytes = sizes[k / 2];
@@ -382,11 +427,13 @@ TEST(rows_up_to_the_largest_come_back_and_larger_ones_are_refused)
             for (uint64_t done = 0; done < 3;) {
                 int64_t got = cbuf_read(&reader, out, 3);
                 assert_true(got > 0);
-                for (int64_t i = 0; i < got; i++) assert_true(is_row(out + (size_t)i * bytes, bytes, sequence + done++));
+                for (int64_t i = 0; i < got; i++)
+                    assert_true(is_row(out + (size_t)i * bytes, bytes, sequence + done++));
             }
         }
         fill_row(in, bytes, 9);
-        assert_int_equal(cbuf_write_columns(&pair.ring, &array, 1, 1), bytes <= 4096 ? 1 : CBUF_EINVAL);
+        assert_int_equal(
+            cbuf_write_columns(&pair.ring, &array, 1, 1), bytes <= 4096 ? 1 : CBUF_EINVAL);
         if (bytes <= 4096) assert_true(cbuf_read(&reader, out, 1) == 1 && is_row(out, bytes, 9));
         cbuf_reader_close(&reader);
         close_pair(&pair);
@@ -404,18 +451,18 @@ TEST(rows_up_to_the_largest_come_back_and_larger_ones_are_refused)
 TEST(strides_and_the_place_of_the_number_are_frozen)
 {
     enum { IN_PLACE = 1, PAD = 2, SHARED = 4 };
-    static const struct { uint32_t row_bytes, covered, kind, numbered, dense; } facts[] = {
-        { 1, 1, 0, 8, 8 },                { 4, 4, 0, 8, 8 },               { 5, 5, 0, 16, 8 },
-        { 8, 8, 0, 16, 8 },               { 8, 5, 0, 16, 8 },              { 8, 4, SHARED, 8, 8 },
-        { 8, 4, IN_PLACE, 16, 8 },        { 12, 12, 0, 16, 16 },           { 12, 8, 0, 16, 16 },
-        { 13, 13, 0, 24, 16 },            { 16, 12, SHARED, 16, 16 },      { 20, 20, 0, 24, 24 },
-        { 24, 24, 0, 32, 24 },            { 32, 28, SHARED, 32, 32 },      { 32, 29, 0, 40, 32 },
-        { 32, 28, IN_PLACE, 40, 32 },     { 64, 60, SHARED, 64, 64 },      { 64, 64, 0, 72, 64 },
-        { 1, 1, PAD, 8, 8 },              { 9, 9, PAD, 16, 16 },           { 16, 16, PAD, 32, 16 },
-        { 20, 20, PAD, 32, 32 },          { 24, 24, PAD, 32, 32 },         { 24, 20, PAD, 32, 32 },
-        { 32, 28, PAD | SHARED, 32, 32 }, { 32, 28, PAD | IN_PLACE, 64, 32 }, { 33, 33, PAD, 64, 64 },
-        { 60, 60, PAD, 64, 64 },          { 61, 61, PAD, 72, 64 },         { 64, 64, PAD, 72, 64 }
-    };
+    static const struct {
+        uint32_t row_bytes, covered, kind, numbered, dense;
+    } facts[] = { { 1, 1, 0, 8, 8 }, { 4, 4, 0, 8, 8 }, { 5, 5, 0, 16, 8 }, { 8, 8, 0, 16, 8 },
+        { 8, 5, 0, 16, 8 }, { 8, 4, SHARED, 8, 8 }, { 8, 4, IN_PLACE, 16, 8 },
+        { 12, 12, 0, 16, 16 }, { 12, 8, 0, 16, 16 }, { 13, 13, 0, 24, 16 },
+        { 16, 12, SHARED, 16, 16 }, { 20, 20, 0, 24, 24 }, { 24, 24, 0, 32, 24 },
+        { 32, 28, SHARED, 32, 32 }, { 32, 29, 0, 40, 32 }, { 32, 28, IN_PLACE, 40, 32 },
+        { 64, 60, SHARED, 64, 64 }, { 64, 64, 0, 72, 64 }, { 1, 1, PAD, 8, 8 },
+        { 9, 9, PAD, 16, 16 }, { 16, 16, PAD, 32, 16 }, { 20, 20, PAD, 32, 32 },
+        { 24, 24, PAD, 32, 32 }, { 24, 20, PAD, 32, 32 }, { 32, 28, PAD | SHARED, 32, 32 },
+        { 32, 28, PAD | IN_PLACE, 64, 32 }, { 33, 33, PAD, 64, 64 }, { 60, 60, PAD, 64, 64 },
+        { 61, 61, PAD, 72, 64 }, { 64, 64, PAD, 72, 64 } };
     for (size_t k = 0; k < COUNT_OF(facts); k++)
         for (uint8_t layout = CBUF_NUMBERED; layout <= CBUF_DENSE; layout++) {
             cbuf_column column = bytes_column(facts[k].covered);
@@ -432,9 +479,13 @@ TEST(strides_and_the_place_of_the_number_are_frozen)
             assert_int_equal(cbuf_stride(&pair.ring), stride);
             assert_int_equal(cbuf_stride(&pair.consumer), stride);
             bool shared = layout == CBUF_NUMBERED && facts[k].kind & SHARED;
-            assert_int_equal(pair.ring.file->facts.features, shared ? CBUF__SHARED_TAIL : layout == CBUF_DENSE ? CBUF__DENSE : 0);
+            assert_int_equal(pair.ring.file->facts.features,
+                shared                     ? CBUF__SHARED_TAIL
+                    : layout == CBUF_DENSE ? CBUF__DENSE
+                                           : 0);
             for (uint64_t sequence = 0; sequence < 6; sequence++) {
-                const unsigned char *place = (const unsigned char *)pair.memory + pair.ring.file->facts.rows_offset + sequence % 4 * stride;
+                const unsigned char *place = (const unsigned char *)pair.memory +
+                    pair.ring.file->facts.rows_offset + sequence % 4 * stride;
                 fill_row(row, sizeof row, sequence);
                 assert_int_equal(cbuf_write(&pair.ring, row), 1);
                 assert_true(is_row(place, facts[k].covered, sequence));
@@ -461,8 +512,9 @@ TEST(the_parts_of_a_ring_lie_where_the_format_says)
     assert_int_equal(facts->reserve_step, 2);
     assert_int_equal(facts->column_count, 4);
     assert_int_equal(facts->schema_offset, 1024);
-    assert_int_equal(facts->gates_offset, 2048); /* 1024 + 512 + 4 * 112, rounded up to a line of 128 */
-    assert_int_equal(facts->rows_offset, 2304);  /* 17 gates of 8 bytes, rounded up */
+    /* 1024 + 512 + 4 * 112, rounded up to a line of 128 */
+    assert_int_equal(facts->gates_offset, 2048);
+    assert_int_equal(facts->rows_offset, 2304); /* 17 gates of 8 bytes, rounded up */
     assert_int_equal(facts->readers_offset, 2304 + 128 * 32);
     assert_int_equal(facts->file_bytes, 2304 + 128 * 32 + 640 + 17 * 256);
     assert_int_equal(facts->file_bytes, pair.bytes);
@@ -481,7 +533,8 @@ TEST(the_parts_of_a_ring_lie_where_the_format_says)
 
 TEST(a_dense_ring_of_doubles_is_a_plain_matrix)
 {
-    static const cbuf_column columns[] = { { "a", CBUF_FLOAT64, 0 }, { "b", CBUF_FLOAT64, 8 }, { "c", CBUF_FLOAT64, 16 } };
+    static const cbuf_column columns[] = { { "a", CBUF_FLOAT64, 0 }, { "b", CBUF_FLOAT64, 8 },
+        { "c", CBUF_FLOAT64, 16 } };
     cbuf_options options = options_of(8, columns, 3);
     struct pair pair;
     double rows[8][3];
@@ -496,7 +549,8 @@ TEST(a_dense_ring_of_doubles_is_a_plain_matrix)
 
 TEST(a_column_may_lie_at_any_offset_and_bytes_between_columns_need_not_be_carried)
 {
-    static const cbuf_column columns[] = { { "late", CBUF_INT64, 17 }, { "early", CBUF_INT16, 1 }, { "middle", CBUF_FLOAT32, 7 } };
+    static const cbuf_column columns[] = { { "late", CBUF_INT64, 17 }, { "early", CBUF_INT16, 1 },
+        { "middle", CBUF_FLOAT32, 7 } };
     for (uint8_t layout = CBUF_NUMBERED; layout <= CBUF_DENSE; layout++) {
         cbuf_options options = options_of(8, columns, 3);
         struct pair pair;
@@ -667,7 +721,8 @@ TEST(a_handle_that_is_not_open_refuses_every_call)
     close_pair(&pair);
     assert_int_equal(cbuf_create_in(&never, &row, sizeof row, &options), CBUF_ENOSPACE);
     unmade_pair(&pair_that_failed);
-    cbuf_ring *const handles[] = { &pair.ring, &pair.consumer, &never, &pair_that_failed.ring, &pair_that_failed.consumer };
+    cbuf_ring *const handles[] = { &pair.ring, &pair.consumer, &never, &pair_that_failed.ring,
+        &pair_that_failed.consumer };
     for (size_t k = 0; k < COUNT_OF(handles); k++) {
         refuses_to_write(handles[k], CBUF_ENOTOPEN);
         assert_int_equal(cbuf_reader_open(&reader, handles[k], NULL), CBUF_ENOTOPEN);
@@ -691,9 +746,11 @@ int main(void)
         cmocka_unit_test(strides_and_the_place_of_the_number_are_frozen),
         cmocka_unit_test(the_parts_of_a_ring_lie_where_the_format_says),
         cmocka_unit_test(a_dense_ring_of_doubles_is_a_plain_matrix),
-        cmocka_unit_test(a_column_may_lie_at_any_offset_and_bytes_between_columns_need_not_be_carried),
+        cmocka_unit_test(
+            a_column_may_lie_at_any_offset_and_bytes_between_columns_need_not_be_carried),
         cmocka_unit_test(what_is_claimed_is_not_seen_before_it_is_published),
-        cmocka_unit_test(rows_with_their_number_in_the_padding_cannot_be_claimed_unless_made_in_place),
+        cmocka_unit_test(
+            rows_with_their_number_in_the_padding_cannot_be_claimed_unless_made_in_place),
         cmocka_unit_test(typed_calls_refuse_a_ring_of_another_row_size),
         cmocka_unit_test(a_consumer_s_handle_cannot_write),
         cmocka_unit_test(a_handle_that_is_not_open_refuses_every_call),

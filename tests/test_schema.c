@@ -1,5 +1,5 @@
-/* The schema: what is written is what is read; whatever else the bytes are, an error or a schema that
- * makes sense, and no byte beyond its end is looked at. */
+/* The schema: what is written is what is read; whatever else the bytes are, an error or a schema
+ * that makes sense, and no byte beyond its end is looked at. */
 #include "check.h"
 
 #include <pthread.h>
@@ -17,8 +17,10 @@ static const char *at_the_end_of_memory(const char *text, size_t bytes)
 {
     static char *end;
     if (!end) {
-        size_t page = (size_t)sysconf(_SC_PAGESIZE), room = (CBUF_MAX_SCHEMA_BYTES + page - 1) / page * page;
-        void *base = mmap(NULL, room + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        size_t page = (size_t)sysconf(_SC_PAGESIZE),
+               room = (CBUF_MAX_SCHEMA_BYTES + page - 1) / page * page;
+        void *base = mmap(
+            NULL, room + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         assert_true(base != MAP_FAILED);
         end = (char *)base + room;
         assert_int_equal(mprotect(end, page, PROT_NONE), 0);
@@ -35,8 +37,8 @@ static uint32_t ask(const char *text, size_t bytes, uint32_t row_bytes, cbuf__qu
     return count;
 }
 
-/* Reads a text, and checks that what comes out makes sense: columns in the order of their offsets, within the row, none
- * over another, none named twice, each found by its name. */
+/* Reads a text, and checks that what comes out makes sense: columns in the order of their offsets,
+ * within the row, none over another, none named twice, each found by its name. */
 static struct parsed parse(const char *text, size_t bytes, uint32_t row_bytes)
 {
     struct parsed parsed;
@@ -67,7 +69,8 @@ static struct parsed parse(const char *text, size_t bytes, uint32_t row_bytes)
     return parsed;
 }
 
-/* The same through a ring in memory whose schema is replaced by the text: it cannot be attached to, or has these columns. */
+/* The same through a ring in memory whose schema is replaced by the text: it cannot be attached to,
+ * or has these columns. */
 static void attach_as_parsed(const char *text, size_t bytes, const struct parsed *parsed)
 {
     static unsigned char row[ROW_BYTES];
@@ -90,7 +93,8 @@ static void attach_as_parsed(const char *text, size_t bytes, const struct parsed
     memcpy((char *)pair.memory + facts->schema_offset, text, bytes);
     facts->schema_bytes = (uint32_t)bytes;
     facts->column_count = parsed->count;
-    assert_int_equal(cbuf_attach_in(&ring, pair.memory, pair.bytes), parsed->count ? 0 : CBUF_ESCHEMA);
+    assert_int_equal(
+        cbuf_attach_in(&ring, pair.memory, pair.bytes), parsed->count ? 0 : CBUF_ESCHEMA);
     if (!parsed->count) {
         assert_true(strlen(cbuf_error(&ring)) > 0);
         assert_int_equal(cbuf_latest(&ring, row, NULL), CBUF_ENOTOPEN);
@@ -120,14 +124,16 @@ static uint32_t columns_in(const char *text, size_t bytes)
 TEST(the_text_of_a_schema_is_frozen)
 {
     static const char numbered[] =
-        "{\"format\":\"cbuf 1.0\",\"layout\":\"numbered\",\"capacity\":8,\"row_bytes\":32,\"stride\":32,"
+        "{\"format\":\"cbuf "
+        "1.0\",\"layout\":\"numbered\",\"capacity\":8,\"row_bytes\":32,\"stride\":32,"
         "\"rows_offset\":2560,\"head_offset\":256,\"reserve_offset\":384,\"columns\":[\n"
         "{\"name\":\"time\",\"type\":\"timestamp[ns]\",\"offset\":0},\n"
         "{\"name\":\"bid\",\"type\":\"float64\",\"offset\":8},\n"
         "{\"name\":\"ask\",\"type\":\"float64\",\"offset\":16},\n"
         "{\"name\":\"size\",\"type\":\"int32\",\"offset\":24}\n]}\n";
     static const char dense[] =
-        "{\"format\":\"cbuf 1.0\",\"layout\":\"dense\",\"capacity\":2,\"row_bytes\":16,\"stride\":16,"
+        "{\"format\":\"cbuf "
+        "1.0\",\"layout\":\"dense\",\"capacity\":2,\"row_bytes\":16,\"stride\":16,"
         "\"rows_offset\":2176,\"head_offset\":256,\"reserve_offset\":384,\"columns\":[\n"
         "{\"name\":\"bytes\",\"type\":\"S16\",\"offset\":0}\n]}\n";
     cbuf_column column = bytes_column(16);
@@ -146,20 +152,22 @@ TEST(the_text_of_a_schema_is_frozen)
 
 TEST(every_type_has_its_name)
 {
-    static const struct { uint32_t type; const char *name; } types[] = {
-        { CBUF_INT8, "int8" },       { CBUF_INT16, "int16" },     { CBUF_INT32, "int32" },
-        { CBUF_INT64, "int64" },     { CBUF_UINT8, "uint8" },     { CBUF_UINT16, "uint16" },
-        { CBUF_UINT32, "uint32" },   { CBUF_UINT64, "uint64" },   { CBUF_FLOAT32, "float32" },
-        { CBUF_FLOAT64, "float64" }, { CBUF_BOOL, "bool" },       { CBUF_TIMESTAMP_NS, "timestamp[ns]" },
-        { CBUF_BYTES(1), "S1" },     { CBUF_BYTES(16), "S16" },   { CBUF_BYTES(1u << 20), "S1048576" }
-    };
+    static const struct {
+        uint32_t type;
+        const char *name;
+    } types[] = { { CBUF_INT8, "int8" }, { CBUF_INT16, "int16" }, { CBUF_INT32, "int32" },
+        { CBUF_INT64, "int64" }, { CBUF_UINT8, "uint8" }, { CBUF_UINT16, "uint16" },
+        { CBUF_UINT32, "uint32" }, { CBUF_UINT64, "uint64" }, { CBUF_FLOAT32, "float32" },
+        { CBUF_FLOAT64, "float64" }, { CBUF_BOOL, "bool" }, { CBUF_TIMESTAMP_NS, "timestamp[ns]" },
+        { CBUF_BYTES(1), "S1" }, { CBUF_BYTES(16), "S16" }, { CBUF_BYTES(1u << 20), "S1048576" } };
     for (size_t k = 0; k < COUNT_OF(types); k++) {
         char text[128], name[32];
         cbuf__text out = { name, name + sizeof name, false };
         cbuf__query query;
         cbuf__say_type(&out, types[k].type);
         assert_string_equal(name, types[k].name);
-        int bytes = snprintf(text, sizeof text, "{\"columns\":[{\"name\":\"x\",\"type\":\"%s\",\"offset\":0}]}", types[k].name);
+        int bytes = snprintf(text, sizeof text,
+            "{\"columns\":[{\"name\":\"x\",\"type\":\"%s\",\"offset\":0}]}", types[k].name);
         memset(&query, 0, sizeof query);
         assert_int_equal(ask(text, (size_t)bytes, 1u << 20, &query), 1);
         assert_int_equal(query.found.type, types[k].type);
@@ -174,13 +182,15 @@ TEST(columns_are_read_back_in_the_order_of_their_offsets_whatever_order_they_cam
         struct pair pair;
         uint32_t count = (uint32_t)(1 + random_below(&seed, PARSED)), offset = 0, order[PARSED];
         for (uint32_t k = 0; k < count; k++) {
-            static const uint32_t types[] = { CBUF_INT8, CBUF_UINT16, CBUF_FLOAT32, CBUF_TIMESTAMP_NS, CBUF_BYTES(11), CBUF_BOOL };
+            static const uint32_t types[] = { CBUF_INT8, CBUF_UINT16, CBUF_FLOAT32,
+                CBUF_TIMESTAMP_NS, CBUF_BYTES(11), CBUF_BOOL };
             columns[k] = bytes_column(1);
             columns[k].type = types[random_below(&seed, COUNT_OF(types))];
             columns[k].offset = offset + (uint32_t)random_below(&seed, 3);
             offset = columns[k].offset + CBUF_TYPE_BYTES(columns[k].type);
-            for (size_t i = 0, n = 1 + random_below(&seed, 40); i < n; i++) /* any printable character but two */
-                do columns[k].name[i] = (char)(' ' + random_below(&seed, 95));
+            /* any printable character but two */
+            for (size_t i = 0, n = 1 + random_below(&seed, 40); i < n; i++) do
+                    columns[k].name[i] = (char)(' ' + random_below(&seed, 95));
                 while (columns[k].name[i] == '"' || columns[k].name[i] == '\\');
             snprintf(columns[k].name + strlen(columns[k].name) % 40, 7, "#%u", k); /* unique */
             order[k] = k;
@@ -216,7 +226,8 @@ TEST(the_largest_schema_that_can_be_made_can_be_read)
         memset(columns[k].name, 'x', CBUF_NAME_BYTES - 1);
         snprintf(columns[k].name + CBUF_NAME_BYTES - 5, 5, "%04u", k);
         columns[k].type = CBUF_TIMESTAMP_NS;
-        columns[k].offset = CBUF_MAX_ROW_BYTES - 8 * (CBUF_MAX_COLUMNS - k); /* seven digits, most of them */
+        /* seven digits, most of them */
+        columns[k].offset = CBUF_MAX_ROW_BYTES - 8 * (CBUF_MAX_COLUMNS - k);
     }
     cbuf_options options = options_of(2, columns, CBUF_MAX_COLUMNS);
     options.row_bytes = CBUF_MAX_ROW_BYTES;
@@ -242,10 +253,12 @@ TEST(a_schema_of_more_columns_than_a_ring_may_have_is_refused)
         cbuf__query query;
         size_t n = (size_t)snprintf(text, sizeof text, "{\"columns\":[");
         for (uint32_t k = 0; k < count; k++)
-            n += (size_t)snprintf(text + n, sizeof text - n, "%s{\"name\":\"%u\",\"type\":\"int8\",\"offset\":%u}", k ? "," : "", k, k);
+            n += (size_t)snprintf(text + n, sizeof text - n,
+                "%s{\"name\":\"%u\",\"type\":\"int8\",\"offset\":%u}", k ? "," : "", k, k);
         n += (size_t)snprintf(text + n, sizeof text - n, "]}");
         memset(&query, 0, sizeof query);
-        assert_int_equal(ask(at_the_end_of_memory(text, n), n, 4096, &query), count > CBUF_MAX_COLUMNS ? 0 : count);
+        assert_int_equal(ask(at_the_end_of_memory(text, n), n, 4096, &query),
+            count > CBUF_MAX_COLUMNS ? 0 : count);
     }
 }
 
@@ -266,14 +279,18 @@ static int making(const cbuf_column *columns, uint32_t count, uint32_t row_bytes
 
 TEST(columns_that_make_no_sense_are_refused)
 {
-    static const struct { cbuf_column columns[2]; uint32_t count, row_bytes; int error; } cases[] = {
-        { { { "a", CBUF_INT32, 0 }, { "b", CBUF_INT32, 4 } }, 2, 8, 0 },
+    static const struct {
+        cbuf_column columns[2];
+        uint32_t count, row_bytes;
+        int error;
+    } cases[] = { { { { "a", CBUF_INT32, 0 }, { "b", CBUF_INT32, 4 } }, 2, 8, 0 },
         { { { "b", CBUF_INT32, 4 }, { "a", CBUF_INT32, 0 } }, 2, 0, 0 },
         { { { "a", CBUF_INT32, 0 }, { "b", CBUF_INT32, 3 } }, 2, 8, CBUF_ESCHEMA },
         { { { "a", CBUF_INT32, 0 }, { "b", CBUF_INT32, 0 } }, 2, 8, CBUF_ESCHEMA },
         { { { "a", CBUF_BYTES(8), 0 }, { "b", CBUF_INT8, 4 } }, 2, 8, CBUF_ESCHEMA },
         { { { "a", CBUF_INT32, 0 }, { "a", CBUF_INT32, 4 } }, 2, 8, CBUF_ESCHEMA },
-        { { { "a", CBUF_INT32, 5 }, { "b", CBUF_INT32, 0 } }, 2, 8, CBUF_EINVAL }, /* beyond the row */
+        /* beyond the row */
+        { { { "a", CBUF_INT32, 5 }, { "b", CBUF_INT32, 0 } }, 2, 8, CBUF_EINVAL },
         { { { "", CBUF_INT32, 0 }, { "b", CBUF_INT32, 4 } }, 2, 8, CBUF_ESCHEMA },
         { { { "a\"", CBUF_INT32, 0 }, { "b", CBUF_INT32, 4 } }, 2, 8, CBUF_ESCHEMA },
         { { { "a\\", CBUF_INT32, 0 }, { "b", CBUF_INT32, 4 } }, 2, 8, CBUF_ESCHEMA },
@@ -282,7 +299,8 @@ TEST(columns_that_make_no_sense_are_refused)
         { { { "\xc3\xa4", CBUF_INT32, 0 }, { "b", CBUF_INT32, 4 } }, 2, 8, CBUF_ESCHEMA },
         { { { "a", 0, 0 }, { "b", CBUF_INT32, 4 } }, 2, 8, CBUF_ESCHEMA },
         { { { "a", CBUF_BYTES(0), 0 }, { "b", CBUF_INT32, 4 } }, 2, 8, CBUF_ESCHEMA },
-        { { { "a", CBUF_BYTES(CBUF_MAX_ROW_BYTES + 1), 0 }, { "b", CBUF_INT32, 4 } }, 1, 0, CBUF_ESCHEMA },
+        { { { "a", CBUF_BYTES(CBUF_MAX_ROW_BYTES + 1), 0 }, { "b", CBUF_INT32, 4 } }, 1, 0,
+            CBUF_ESCHEMA },
         { { { "a", CBUF_INT32 + 1, 0 }, { "b", CBUF_INT32, 4 } }, 1, 8, CBUF_ESCHEMA },
         { { { "a", CBUF_FLOAT32 - 2, 0 }, { "b", CBUF_INT32, 4 } }, 1, 8, CBUF_ESCHEMA },
         { { { "a", CBUF_BOOL + 1, 0 }, { "b", CBUF_INT32, 4 } }, 1, 8, CBUF_ESCHEMA },
@@ -291,12 +309,13 @@ TEST(columns_that_make_no_sense_are_refused)
         { { { "a", UINT32_MAX, 0 }, { "b", CBUF_INT32, 4 } }, 1, 8, CBUF_ESCHEMA },
         { { { "a", CBUF_INT8, UINT32_MAX }, { "b", CBUF_INT32, 4 } }, 1, 0, CBUF_ESCHEMA },
         { { { "a", CBUF_INT8, CBUF_MAX_ROW_BYTES }, { "b", CBUF_INT32, 4 } }, 1, 0, CBUF_EINVAL },
-        { { { "a", CBUF_INT32, 0 }, { "b", CBUF_INT32, 4 } }, 2, CBUF_MAX_ROW_BYTES + 1, CBUF_EINVAL },
+        { { { "a", CBUF_INT32, 0 }, { "b", CBUF_INT32, 4 } }, 2, CBUF_MAX_ROW_BYTES + 1,
+            CBUF_EINVAL },
         { { { "a", CBUF_INT32, 0 }, { "b", CBUF_INT32, 4 } }, 0, 8, CBUF_EINVAL },
-        { { { "a", CBUF_INT32, 0 }, { "b", CBUF_INT32, 4 } }, UINT32_MAX, 8, CBUF_EINVAL }
-    };
+        { { { "a", CBUF_INT32, 0 }, { "b", CBUF_INT32, 4 } }, UINT32_MAX, 8, CBUF_EINVAL } };
     for (size_t k = 0; k < COUNT_OF(cases); k++)
-        if (making(cases[k].columns, cases[k].count, cases[k].row_bytes) != cases[k].error) fail_msg("case %zu", k);
+        if (making(cases[k].columns, cases[k].count, cases[k].row_bytes) != cases[k].error)
+            fail_msg("case %zu", k);
     cbuf_column column = bytes_column(4);
     assert_int_equal(making(NULL, 1, 8), CBUF_EINVAL);
     memset(column.name, 'n', sizeof column.name); /* no room for its end */
@@ -307,82 +326,93 @@ TEST(columns_that_make_no_sense_are_refused)
 
 /* ---- what is read ---- */
 
-#define X "{\"name\":\"x\",\"type\":\"int32\",\"offset\":0}"
-#define Y "{\"name\":\"y\",\"type\":\"int8\",\"offset\":4}"
+/* The texts below have ' for ", to be legible. */
+static uint32_t columns_in_quoted(const char *text)
+{
+    char quoted[512];
+    size_t n = strlen(text);
+    assert_true(n < sizeof quoted);
+    for (size_t i = 0; i < n; i++) quoted[i] = text[i] == '\'' ? '"' : text[i];
+    return columns_in(quoted, n);
+}
+
+#define X "{'name':'x','type':'int32','offset':0}"
+#define Y "{'name':'y','type':'int8','offset':4}"
 #define NAME47 "nnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnn"
 
 TEST(good_texts_are_read)
 {
-    static const struct { const char *text; uint32_t count; } texts[] = {
-        { "{\"columns\":[" X "]}", 1 },
-        { "{\"columns\":[" X "," Y "]}", 2 },
-        { " \t\r\n{ \"columns\" : [ " X " ,\n" Y " ] } \n", 2 },
-        { "{\"columns\":[{ \"offset\" : 0 , \"type\" : \"S1\" , \"name\" : \"x\" }]}", 1 },
-        { "{\"columns\":[{\"offset\":60,\"type\":\"float32\",\"name\":\"" NAME47 "\"}]}", 1 }, /* to the row's last byte */
-        { "{\"columns\":[{\"offset\":0,\"type\":\"S64\",\"name\":\"x\"}]}", 1 },
-        { "{\"a\":1,\"columns\":[" X "],\"z\":null}", 1 },
-        { "{\"a\":{\"columns\":[" Y "," Y "]},\"columns\":[" X "]}", 1 }, /* that was another one's key */
-        { "{\"a\":[-1.5e+10,true,false,null,\"\",[],{}],\"b\":{\"c\":{\"d\":[0]}},\"columns\":[" X "]}", 1 },
-        { "{\"a\":\"\\\"\\\\\\/\\b\\f\\n\\r\\t\\u00e4 ]}\",\"columns\":[" X "]}", 1 },
-        { "{\"a\":{\"\\\"\":1},\"columns\":[" X "]}", 1 },
-        { "{\"columns\":[{\"unit\":\"\\u20ac\",\"name\":\"x\",\"type\":\"int32\",\"more\":[1,{\"name\":\"y\"}],\"offset\":0}]}", 1 },
-        { "{\"a\":[[[[[[[[0]]]]]]]],\"columns\":[" X "]}", 1 }, /* eight deep */
+    static const char *const one_column[] = {
+        "{'columns':[" X "]}", "{'columns':[{ 'offset' : 0 , 'type' : 'S1' , 'name' : 'x' }]}",
+        /* the row's last bytes */
+        "{'columns':[{'offset':60,'type':'float32','name':'" NAME47 "'}]}",
+        "{'columns':[{'offset':0,'type':'S64','name':'x'}]}", "{'a':1,'columns':[" X "],'z':null}",
+        "{'a':{'columns':[" Y "," Y "]},'columns':[" X "]}", /* the first is another one's key */
+        "{'a':[-1.5e+10,true,false,null,'',[],{}],'b':{'c':{'d':[0]}},'columns':[" X "]}",
+        "{'a':'\\'\\\\\\/\\b\\f\\n\\r\\t\\u00e4 ]}','columns':[" X "]}",
+        "{'a':{'\\'':1},'columns':[" X "]}",
+        "{'columns':[{'unit':'\\u20ac','name':'x','type':'S1','a':[1,{'name':'y'}],'offset':0}]}",
+        "{'a':[[[[[[[[0]]]]]]]],'columns':[" X "]}", /* eight deep */
     };
-    for (size_t k = 0; k < COUNT_OF(texts); k++)
-        if (columns_in(texts[k].text, strlen(texts[k].text)) != texts[k].count) fail_msg("%s", texts[k].text);
+    for (size_t k = 0; k < COUNT_OF(one_column); k++)
+        if (columns_in_quoted(one_column[k]) != 1) fail_msg("%s", one_column[k]);
+    assert_int_equal(columns_in_quoted("{'columns':[" X "," Y "]}"), 2);
+    assert_int_equal(columns_in_quoted(" \t\r\n{ 'columns' : [ " X " ,\n" Y " ] } \n"), 2);
 }
-
-#define ONE(members) "{\"columns\":[{" members "}]}"
 
 TEST(bad_texts_are_refused)
 {
-    static const char *const texts[] = {
-        "", " ", "{", "}", "[", "null", "0", "\"columns\"", "{}", "[]", "{\"columns\"", "{\"columns\":", "{\"columns\":[",
-        "{\"columns\":[]}", "{\"columns\":{}}", "{\"columns\":" X "}", "{\"columns\":null}", "{\"columns\":[null]}", "{\"columns\":[[]]}",
-        "{\"columns\":[{}]}", "{\"columns\":[" X "]", "{\"columns\":[" X "}", "{\"columns\":[" X "]]", "{\"columns\":[" X ",]}",
-        "{\"columns\":[," X "]}", "{\"columns\":[" X " " Y "]}", "{\"columns\":[" X "],}", "{,\"columns\":[" X "]}",
-        "{\"columns\" [" X "]}", "{columns:[" X "]}", "{'columns':[" X "]}", "[\"columns\",[" X "]]", "\xef\xbb\xbf{\"columns\":[" X "]}",
-        "{\"columns\":[" X "]}{}", "{\"columns\":[" X "]}x", "{\"columns\":[" X "]},", "{\"columns\":[" X "]}\n\"\"",
-        "{\"columns\":[" X "],\"columns\":[" Y "]}",      /* twice */
-        "{\"columns\":[" X "],\"columns\":[]}",
-        "{\"columns\":[" X "," X "]}",                    /* one over the other */
-        "{\"columns\":[" Y "," X "]}",                    /* out of order */
-        "{\"columns\":[" X ",{\"name\":\"x\",\"type\":\"int8\",\"offset\":4}]}", /* one name */
-        "{\"columns\":[" X ",{\"name\":\"y\",\"type\":\"int8\",\"offset\":3}]}", /* overlap by a byte */
-        ONE("\"type\":\"int8\",\"offset\":0"), ONE("\"name\":\"x\",\"offset\":0"), ONE("\"name\":\"x\",\"type\":\"int8\""),
-        ONE("\"name\":\"\",\"type\":\"int8\",\"offset\":0"), ONE("\"name\":1,\"type\":\"int8\",\"offset\":0"),
-        ONE("\"name\":\"" NAME47 "n\",\"type\":\"int8\",\"offset\":0"), ONE("\"name\":null,\"type\":\"int8\",\"offset\":0"),
-        ONE("\"name\":\"a\\u0062\",\"type\":\"int8\",\"offset\":0"), ONE("\"name\":\"x\",\"type\":\"int\\u0038\",\"offset\":0"),
-        ONE("\"nam\\u0065\":\"x\",\"type\":\"int8\",\"offset\":0"), ONE("\"name\":\"a\nb\",\"type\":\"int8\",\"offset\":0"),
-        ONE("\"name\":\"a\tb\",\"type\":\"int8\",\"offset\":0"), ONE("\"name\":\"x\",\"type\":\"int128\",\"offset\":0"),
-        ONE("\"name\":\"x\",\"type\":\"Int8\",\"offset\":0"), ONE("\"name\":\"x\",\"type\":\"int\",\"offset\":0"),
-        ONE("\"name\":\"x\",\"type\":\"int8 \",\"offset\":0"), ONE("\"name\":\"x\",\"type\":\"float16\",\"offset\":0"),
-        ONE("\"name\":\"x\",\"type\":\"bool8\",\"offset\":0"), ONE("\"name\":\"x\",\"type\":\"timestamp\",\"offset\":0"),
-        ONE("\"name\":\"x\",\"type\":\"timestamp[us]\",\"offset\":0"), ONE("\"name\":\"x\",\"type\":\"\",\"offset\":0"),
-        ONE("\"name\":\"x\",\"type\":\"S\",\"offset\":0"), ONE("\"name\":\"x\",\"type\":\"S0\",\"offset\":0"),
-        ONE("\"name\":\"x\",\"type\":\"S01\",\"offset\":0"), ONE("\"name\":\"x\",\"type\":\"S-1\",\"offset\":0"),
-        ONE("\"name\":\"x\",\"type\":\"S1x\",\"offset\":0"), ONE("\"name\":\"x\",\"type\":\"S65\",\"offset\":0"),
-        ONE("\"name\":\"x\",\"type\":\"S1048577\",\"offset\":0"), ONE("\"name\":\"x\",\"type\":\"S4294967297\",\"offset\":0"),
-        ONE("\"name\":\"x\",\"type\":\"S99999999999999999999999999999\",\"offset\":0"), ONE("\"name\":\"x\",\"type\":8,\"offset\":0"),
-        ONE("\"name\":\"x\",\"type\":\"int8\",\"offset\":64"), ONE("\"name\":\"x\",\"type\":\"int64\",\"offset\":57"),
-        ONE("\"name\":\"x\",\"type\":\"int8\",\"offset\":-1"), ONE("\"name\":\"x\",\"type\":\"int8\",\"offset\":+1"),
-        ONE("\"name\":\"x\",\"type\":\"int8\",\"offset\":1.0"), ONE("\"name\":\"x\",\"type\":\"int8\",\"offset\":1e1"),
-        ONE("\"name\":\"x\",\"type\":\"int8\",\"offset\":0x1"), ONE("\"name\":\"x\",\"type\":\"int8\",\"offset\":\"1\""),
-        ONE("\"name\":\"x\",\"type\":\"int8\",\"offset\":"), ONE("\"name\":\"x\",\"type\":\"int8\",\"offset\":null"),
-        ONE("\"name\":\"x\",\"type\":\"int8\",\"offset\":1048577"), ONE("\"name\":\"x\",\"type\":\"int8\",\"offset\":4294967295"),
-        ONE("\"name\":\"x\",\"type\":\"int8\",\"offset\":4294967296"), ONE("\"name\":\"x\",\"type\":\"int8\",\"offset\":4294967297"),
-        ONE("\"name\":\"x\",\"type\":\"int8\",\"offset\":18446744073709551616"),
-        ONE("\"name\":\"x\",\"type\":\"int8\",\"offset\":99999999999999999999999999999999999999999999"),
-        "{\"a\":[[[[[[[[[0]]]]]]]]],\"columns\":[" X "]}", /* nine deep */
-        "{\"a\":[1 2],\"columns\":[" X "]}", "{\"a\":[1,],\"columns\":[" X "]}", "{\"a\":{\"b\"},\"columns\":[" X "]}",
-        "{\"a\":{1:2},\"columns\":[" X "]}", "{\"a\":,\"columns\":[" X "]}", "{\"a\":\"\n\",\"columns\":[" X "]}",
-        "{\"a\":\"\\", "{\"a\":\"\\\"", "{\"a\":[\"", "{\"a\":[}],\"columns\":[" X "]}", "{\"a\":{]},\"columns\":[" X "]}"
-    };
+    static const char *const texts[] = { "", " ", "{", "}", "[", "null", "0", "'columns'", "{}",
+        "[]", "{'columns'", "{'columns':", "{'columns':[", "{'columns':[]}", "{'columns':{}}",
+        "{'columns':" X "}", "{'columns':null}", "{'columns':[null]}", "{'columns':[[]]}",
+        "{'columns':[{}]}", "{'columns':[" X "]", "{'columns':[" X "}", "{'columns':[" X "]]",
+        "{'columns':[" X ",]}", "{'columns':[," X "]}", "{'columns':[" X " " Y "]}",
+        "{'columns':[" X "],}", "{,'columns':[" X "]}", "{'columns' [" X "]}", "{columns:[" X "]}",
+        "{`columns`:[" X "]}", "['columns',[" X "]]", "\xef\xbb\xbf{'columns':[" X "]}",
+        "{'columns':[" X "]}{}", "{'columns':[" X "]}x", "{'columns':[" X "]},",
+        "{'columns':[" X "]}\n''", "{'columns':[" X "],'columns':[" Y "]}",
+        "{'columns':[" X "],'columns':[]}",                          /* twice */
+        "{'columns':[" X "," X "]}",                                 /* one over the other */
+        "{'columns':[" Y "," X "]}",                                 /* out of order */
+        "{'columns':[" X ",{'name':'x','type':'int8','offset':4}]}", /* one name */
+        "{'columns':[" X ",{'name':'y','type':'int8','offset':3}]}", /* overlap by a byte */
+        "{'columns':[{'type':'int8','offset':0}]}", "{'columns':[{'name':'x','offset':0}]}",
+        "{'columns':[{'name':'x','type':'int8'}]}", "{'columns':[{'nam\\u0065':'x','type':'S1'}]}",
+        "{'a':[[[[[[[[[0]]]]]]]]],'columns':[" X "]}", /* nine deep */
+        "{'a':[1 2],'columns':[" X "]}", "{'a':[1,],'columns':[" X "]}",
+        "{'a':{'b'},'columns':[" X "]}", "{'a':{1:2},'columns':[" X "]}",
+        "{'a':,'columns':[" X "]}", "{'a':'\n','columns':[" X "]}", "{'a':'\\", "{'a':'\\'",
+        "{'a':['", "{'a':[}],'columns':[" X "]}", "{'a':{]},'columns':[" X "]}" };
     for (size_t k = 0; k < COUNT_OF(texts); k++)
-        if (columns_in(texts[k], strlen(texts[k]))) fail_msg("%s", texts[k]);
-    static const char with_nul[] = "{\"columns\":[" X "]}\0", within[] = "{\"columns\":[{\"name\":\"x\0\",\"type\":\"int8\",\"offset\":0}]}";
-    assert_int_equal(columns_in(within, sizeof within - 1), 0);
-    assert_int_equal(columns_in(with_nul, sizeof with_nul - 2), 1);
+        if (columns_in_quoted(texts[k])) fail_msg("%s", texts[k]);
+    static const char nul_in_name[] =
+        "{\"columns\":[{\"name\":\"x\0\",\"type\":\"S1\",\"offset\":0}]}";
+    static const char nul_behind[] =
+        "{\"columns\":[{\"name\":\"x\",\"type\":\"S1\",\"offset\":0}]}";
+    assert_int_equal(columns_in(nul_behind, sizeof nul_behind - 1), 1);
+    assert_int_equal(columns_in(nul_behind, sizeof nul_behind), 0);
+    assert_int_equal(columns_in(nul_in_name, sizeof nul_in_name - 1), 0);
+}
+
+TEST(bad_names_types_and_offsets_are_refused)
+{
+    static const char *const names[] = { "''", "1", "null", "'" NAME47 "n'", "'a\\u0062'", "'a\\n'",
+        "'a\nb'", "'a\tb'", "'x", "x'", "['x']" };
+    static const char *const types[] = { "''", "8", "null", "'int128'", "'Int8'", "'int'",
+        "'int8 '", "'int08'", "'int\\u0038'", "'float16'", "'bool8'", "'timestamp'",
+        "'timestamp[us]'", "'S'", "'S0'", "'S01'", "'S-1'", "'S1x'", "'S65'", "'S1048577'",
+        "'S4294967297'", "'S99999999999999999999999999999999999999'", "'" NAME47 "n'" };
+    static const char *const offsets[] = { "", "null", "'1'", "64", "-1", "+1", "1.0", "1e1", "0x1",
+        "1048577", "4294967295", "4294967296", "4294967297", "18446744073709551616",
+        "99999999999999999999999999999999999999999999999999" };
+    char text[512];
+    for (size_t k = 0; k < COUNT_OF(names) + COUNT_OF(types) + COUNT_OF(offsets) + 1; k++) {
+        size_t t = k - COUNT_OF(names), o = t - COUNT_OF(types);
+        snprintf(text, sizeof text, "{'columns':[{'name':%s,'type':%s,'offset':%s}]}",
+            k < COUNT_OF(names) ? names[k] : "'x'", t < COUNT_OF(types) ? types[t] : "'int8'",
+            o < COUNT_OF(offsets) ? offsets[o] : "63");
+        if (columns_in_quoted(text) != (o == COUNT_OF(offsets))) fail_msg("%s", text);
+    }
 }
 
 /* In a thread with little stack: a reader that goes down with the text would leave it. */
@@ -412,9 +442,11 @@ TEST(nesting_without_end_is_refused_and_costs_no_stack)
     pthread_attr_destroy(&attributes);
 }
 
-/* A text of all kinds of columns, as it is written by a ring; and where in it each column stands. */
-static const cbuf_column sample_columns[] = { { "time", CBUF_TIMESTAMP_NS, 0 }, { "a", CBUF_INT8, 8 },        { "bid price", CBUF_FLOAT64, 16 },
-                                              { "{}[],:", CBUF_UINT16, 24 },    { "text", CBUF_BYTES(13), 26 }, { "ok", CBUF_BOOL, 63 } };
+/* A text of all kinds of columns, as it is written by a ring; and where in it each column
+ * stands. */
+static const cbuf_column sample_columns[] = { { "time", CBUF_TIMESTAMP_NS, 0 },
+    { "a", CBUF_INT8, 8 }, { "bid price", CBUF_FLOAT64, 16 }, { "{}[],:", CBUF_UINT16, 24 },
+    { "text", CBUF_BYTES(13), 26 }, { "ok", CBUF_BOOL, 63 } };
 static size_t sample_text(char *text, size_t room)
 {
     struct pair pair;
@@ -428,13 +460,15 @@ static size_t sample_text(char *text, size_t room)
     close_pair(&pair);
     return bytes;
 }
-static size_t column_of(const char *text, size_t at) /* each stands in a line of its own, from the second on */
+/* each stands in a line of its own, from the second on */
+static size_t column_of(const char *text, size_t at)
 {
     size_t lines = 0;
     for (size_t i = 0; i < at; i++) lines += text[i] == '\n';
     return lines - 1;
 }
-/* The text may be refused. If it is not, it has all the columns, and only number `but` may differ from what it was. */
+/* The text may be refused. If it is not, it has all the columns, and only number `but` may differ
+ * from what it was. */
 static void is_the_sample_or_refused(const char *text, size_t bytes, size_t but)
 {
     struct parsed parsed = parse(text, bytes, ROW_BYTES);
@@ -442,7 +476,8 @@ static void is_the_sample_or_refused(const char *text, size_t bytes, size_t but)
     if (!parsed.count) return;
     if (parsed.count != COUNT_OF(sample_columns)) fail_msg("%.*s", (int)bytes, text);
     for (size_t k = 0; k < COUNT_OF(sample_columns); k++)
-        if (k != but && memcmp(&parsed.columns[k], &sample_columns[k], sizeof parsed.columns[k])) fail_msg("%.*s", (int)bytes, text);
+        if (k != but && memcmp(&parsed.columns[k], &sample_columns[k], sizeof parsed.columns[k]))
+            fail_msg("%.*s", (int)bytes, text);
 }
 
 TEST(a_text_cut_anywhere_is_refused)
@@ -450,7 +485,8 @@ TEST(a_text_cut_anywhere_is_refused)
     char text[2048];
     size_t bytes = sample_text(text, sizeof text), end = bytes;
     while (text[end - 1] == '\n') end--;
-    for (size_t n = 0; n <= bytes; n++) assert_int_equal(columns_in(text, n), n < end ? 0 : COUNT_OF(sample_columns));
+    for (size_t n = 0; n <= bytes; n++)
+        assert_int_equal(columns_in(text, n), n < end ? 0 : COUNT_OF(sample_columns));
     for (size_t n = 1; n < bytes; n++) assert_int_equal(columns_in(text + n, bytes - n), 0);
 }
 
@@ -488,12 +524,15 @@ TEST(a_text_with_a_byte_missing_doubled_or_moved_is_refused_or_differs_in_that_c
     }
 }
 
-/* Pieces of texts put together by chance: whatever comes out of them makes sense, which parse() checks. */
+/* Pieces of texts put together by chance: whatever comes out of them makes sense, which parse()
+ * checks. */
 TEST(random_texts_are_refused_or_make_sense)
 {
-    static const char *const pieces[] = { "{", "}", "[", "]", ",", ":", "\"", "\\", "\"columns\":[", "{\"name\":\"", "\",\"type\":\"", "\",\"offset\":",
-                                          "int8", "float64", "S5", "timestamp[ns]", "0", "8", "17", "4294967296", "-1", "null", " ", "\n", "x", "y", "z",
-                                          "\"name\":\"x\"", "\"type\":\"bool\"", "\"offset\":1", X, Y, "{\"columns\":[", "]}", "\xff", "\x01", "\"a\":" };
+    static const char *const pieces[] = { "{", "}", "[", "]", ",", ":", "\"", "\\", "\"columns\":[",
+        "{\"name\":\"", "\",\"type\":\"", "\",\"offset\":", "int8", "float64", "S5",
+        "timestamp[ns]", "0", "8", "17", "4294967296", "-1", "null", " ", "\n", "x", "y", "z",
+        "\"name\":\"x\"", "\"type\":\"bool\"", "\"offset\":1", X, Y, "{\"columns\":[", "]}", "\xff",
+        "\x01", "\"a\":" };
     uint64_t seed = 0x5eed0007, valid = 0;
     char sample[2048], text[4096];
     size_t bytes = sample_text(sample, sizeof sample);
@@ -502,7 +541,8 @@ TEST(random_texts_are_refused_or_make_sense)
         if (random_below(&seed, 2)) { /* a good text with a few spoilt places */
             memcpy(text, sample, n = bytes);
             for (uint64_t k = random_below(&seed, 4); k; k--) {
-                size_t from = random_below(&seed, n), to = random_below(&seed, n), length = random_below(&seed, 60);
+                size_t from = random_below(&seed, n), to = random_below(&seed, n),
+                       length = random_below(&seed, 60);
                 if (from + length < n && to + length < n) memmove(text + to, text + from, length);
             }
         } else {
@@ -541,7 +581,8 @@ TEST(a_schema_that_does_not_fit_its_ring_is_refused)
     assert_int_equal(cbuf_attach_in(&ring, pair.memory, pair.bytes), CBUF_EFORMAT);
     *facts = good;
 
-    static const char tail[] = "{\"columns\":[{\"name\":\"x\",\"type\":\"int8\",\"offset\":28}]}"; /* where the numbers are */
+    /* where the numbers are */
+    static const char tail[] = "{\"columns\":[{\"name\":\"x\",\"type\":\"int8\",\"offset\":28}]}";
     memcpy(text, tail, sizeof tail - 1);
     facts->schema_bytes = sizeof tail - 1;
     facts->column_count = 1;
@@ -549,7 +590,8 @@ TEST(a_schema_that_does_not_fit_its_ring_is_refused)
     memcpy(text, kept, sizeof kept);
     *facts = good;
 
-    for (uint32_t count = 0; count < 8; count++) { /* what it says of the number of columns is not believed */
+    /* what it says of the number of columns is not believed */
+    for (uint32_t count = 0; count < 8; count++) {
         facts->column_count = count;
         int error = cbuf_attach_in(&ring, pair.memory, pair.bytes);
         if (!error) assert_int_equal(cbuf_resolved(&ring)->column_count, 4);
@@ -567,16 +609,19 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_text_of_a_schema_is_frozen),
         cmocka_unit_test(every_type_has_its_name),
-        cmocka_unit_test(columns_are_read_back_in_the_order_of_their_offsets_whatever_order_they_came_in),
+        cmocka_unit_test(
+            columns_are_read_back_in_the_order_of_their_offsets_whatever_order_they_came_in),
         cmocka_unit_test(the_largest_schema_that_can_be_made_can_be_read),
         cmocka_unit_test(a_schema_of_more_columns_than_a_ring_may_have_is_refused),
         cmocka_unit_test(columns_that_make_no_sense_are_refused),
         cmocka_unit_test(good_texts_are_read),
         cmocka_unit_test(bad_texts_are_refused),
+        cmocka_unit_test(bad_names_types_and_offsets_are_refused),
         cmocka_unit_test(nesting_without_end_is_refused_and_costs_no_stack),
         cmocka_unit_test(a_text_cut_anywhere_is_refused),
         cmocka_unit_test(a_text_with_any_byte_changed_is_refused_or_differs_in_that_column_alone),
-        cmocka_unit_test(a_text_with_a_byte_missing_doubled_or_moved_is_refused_or_differs_in_that_column_alone),
+        cmocka_unit_test(
+            a_text_with_a_byte_missing_doubled_or_moved_is_refused_or_differs_in_that_column_alone),
         cmocka_unit_test(random_texts_are_refused_or_make_sense),
         cmocka_unit_test(a_schema_that_does_not_fit_its_ring_is_refused),
     };

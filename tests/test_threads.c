@@ -1,5 +1,6 @@
-/* The same properties between real threads. They meet through the ring alone: nobody waits for a time, and whoever stops too
- * early closes what the others wait for. cmocka's checks may only fail in the main thread: a thread keeps its first fault. */
+/* The same properties between real threads. They meet through the ring alone: nobody waits for a
+ * time, and whoever stops too early closes what the others wait for. cmocka's checks may only fail
+ * in the main thread: a thread keeps its first fault. */
 #include "check.h"
 
 #include <pthread.h>
@@ -21,9 +22,11 @@ static int64_t write_batch(struct producer *p, uint32_t n)
 {
     unsigned char rows[BATCH * WIDE];
     int64_t granted = n;
-    unsigned char *to = p->how == IN_PLACE ? (unsigned char *)cbuf_claim(p->ring, n, &granted) : rows;
+    unsigned char *to = p->how == IN_PLACE ? (unsigned char *)cbuf_claim(p->ring, n, &granted)
+                                           : rows;
     size_t stride = p->how == IN_PLACE ? cbuf_stride(p->ring) : p->ring->row_bytes;
-    for (int64_t i = 0; to && i < granted; i++) fill_row(to + (size_t)i * stride, p->ring->row_bytes, p->written + (uint64_t)i);
+    for (int64_t i = 0; to && i < granted; i++)
+        fill_row(to + (size_t)i * stride, p->ring->row_bytes, p->written + (uint64_t)i);
     if (p->how == IN_PLACE) return to ? cbuf_publish(p->ring, (uint32_t)granted) : granted;
     return p->how == ONE_BY_ONE ? cbuf_write(p->ring, rows) : cbuf_write_n(p->ring, rows, n);
 }
@@ -32,14 +35,16 @@ static void *produce(void *argument)
     struct producer *p = (struct producer *)argument;
     uint64_t seed = 0x5eed0003;
     for (uint64_t tried = 0; tried < p->attempts;) {
-        uint64_t left = p->attempts - tried, n = p->how == ONE_BY_ONE ? 1 : 1 + random_below(&seed, BATCH);
+        uint64_t left = p->attempts - tried,
+                 n = p->how == ONE_BY_ONE ? 1 : 1 + random_below(&seed, BATCH);
         n = n < left ? n : left;
         int64_t done = write_batch(p, (uint32_t)n);
         if (done < 0) {
             p->fault = cbuf_strerror(done);
             break;
         }
-        tried += p->how == IN_PLACE && done ? (uint64_t)done : n; /* a refused claim drops all of it */
+        /* a refused claim drops all of it */
+        tried += p->how == IN_PLACE && done ? (uint64_t)done : n;
         p->written += (uint64_t)done;
     }
     cbuf_close(p->ring);
@@ -63,13 +68,15 @@ static void accept_rows(struct consumer *c, const unsigned char *rows, int64_t n
     if (n <= 0) c->fault = "rows that were there could not be read";
     if (first < c->next) c->fault = "the reader went back";
     for (int64_t i = 0; i < n && !c->fault; i++)
-        if (!is_row(rows + (size_t)i * stride, c->covered, first + (uint64_t)i)) c->fault = "a row is torn, or in the wrong place";
+        if (!is_row(rows + (size_t)i * stride, c->covered, first + (uint64_t)i))
+            c->fault = "a row is torn, or in the wrong place";
     c->lost += first - c->next;
     c->next = first + (uint64_t)n;
     c->accepted += (uint64_t)n;
     if (cbuf_lost(&c->reader) != c->lost) c->fault = "the loss is not what is missing";
 }
-/* Looks at rows where they are, as words: a plain look is right as well, and a race for the checkers of races. */
+/* Looks at rows where they are, as words: a plain look is right as well, and a race for the
+ * checkers of races. */
 static int64_t peek_rows(struct consumer *c, unsigned char *rows)
 {
     const void *from;
@@ -167,9 +174,13 @@ static void play(const struct scene *scene)
 }
 
 /* The number in the padding, in a word of its own, and none. */
-static const struct { uint32_t covered; uint8_t layout; } layouts[] = { { 28, CBUF_NUMBERED }, { 32, CBUF_NUMBERED }, { 32, CBUF_DENSE } };
+static const struct {
+    uint32_t covered;
+    uint8_t layout;
+} layouts[] = { { 28, CBUF_NUMBERED }, { 32, CBUF_NUMBERED }, { 32, CBUF_DENSE } };
 
-static struct scene scene_of(size_t layout, enum cbuf_on_full on_full, uint64_t capacity, uint64_t rows, int readers)
+static struct scene scene_of(
+    size_t layout, enum cbuf_on_full on_full, uint64_t capacity, uint64_t rows, int readers)
 {
     struct scene scene;
     memset(&scene, 0, sizeof scene);
@@ -189,10 +200,12 @@ TEST(no_reader_of_a_producer_that_waits_for_nobody_gets_a_torn_row_or_miscounts)
     for (size_t layout = 0; layout < COUNT_OF(layouts); layout++)
         for (int readers = 1; readers <= 4; readers++)
             for (int how = ONE_BY_ONE; how <= IN_PLACE; how++) {
-                struct scene scene = scene_of(layout, CBUF_OVERWRITE, readers == 2 ? 8 : 1024, 1000000, readers);
+                struct scene scene = scene_of(
+                    layout, CBUF_OVERWRITE, readers == 2 ? 8 : 1024, 1000000, readers);
                 scene.how = (enum write_how)how;
                 scene.spin = readers == 1;
-                if (how == IN_PLACE && CHECK_SANITIZED) continue; /* the user's stores race, as they may */
+                /* the user's stores race, as they may */
+                if (how == IN_PLACE && CHECK_SANITIZED) continue;
                 play(&scene);
             }
 }
@@ -211,7 +224,8 @@ TEST(a_blocking_producer_loses_nothing_to_any_reader)
     for (size_t layout = 0; layout < COUNT_OF(layouts); layout++)
         for (int readers = 1; readers <= 4; readers += 3)
             for (int how = ONE_BY_ONE; how <= IN_PLACE; how++) {
-                struct scene scene = scene_of(layout, CBUF_BLOCK, 256, readers == 1 ? 500000 : 40000, readers);
+                struct scene scene = scene_of(
+                    layout, CBUF_BLOCK, 256, readers == 1 ? 500000 : 40000, readers);
                 scene.how = (enum write_how)how;
                 play(&scene);
             }
@@ -227,8 +241,9 @@ TEST(a_dropping_producer_counts_each_row_that_it_refused)
         }
 }
 
-/* Two rows and sleepers on both sides: for each row the producer must be woken by the slowest reader, and wakes them. A
- * lost wake-up costs a second here, or 10 ms there: with many of them this does not end in time. */
+/* Two rows and sleepers on both sides: for each row the producer must be woken by the slowest
+ * reader, and wakes them. A lost wake-up costs a second here, or 10 ms there: with many of them
+ * this does not end in time. */
 TEST(producer_and_readers_that_sleep_for_each_row_wake_each_other)
 {
     for (size_t layout = 0; layout < COUNT_OF(layouts); layout++)
@@ -261,18 +276,22 @@ struct echo {
     bool calls, one_processor;
     const char *fault;
 };
-/* The caller writes a number, the other sends it back, and so on. Nobody stays when the other has gone. */
+/* The caller writes a number, the other sends it back, and so on. Nobody stays when the other has
+ * gone. */
 static void *play_ball(void *argument)
 {
     struct echo *e = (struct echo *)argument;
     int64_t before = cbuf__now_ns(CBUF__MONOTONIC);
-    for (uint32_t cpu = 0; e->one_processor && cpu < 1024 && cbuf_pin_thread(cpu); cpu++) {} /* the first that we may have */
+    for (uint32_t cpu = 0; e->one_processor && cpu < 1024 && cbuf_pin_thread(cpu); cpu++) {
+    } /* the first that we may have */
     for (uint64_t round = 0, row = 0; round < e->rounds && e->slow < 3 && !e->fault; round++) {
         if (e->calls && cbuf_write(e->out, &round) != 1) e->fault = "a number could not be written";
         int64_t there = cbuf_wait(&e->in, 1, CBUF_FOREVER);
         if (there == CBUF_ECLOSED) break;
-        if (there != 1 || cbuf_read(&e->in, &row, 1) != 1 || row != round) e->fault = "a wrong number came";
-        if (!e->calls && cbuf_write(e->out, &row) != 1) e->fault = "a number could not be sent back";
+        if (there != 1 || cbuf_read(&e->in, &row, 1) != 1 || row != round)
+            e->fault = "a wrong number came";
+        if (!e->calls && cbuf_write(e->out, &row) != 1)
+            e->fault = "a number could not be sent back";
         int64_t now = cbuf__now_ns(CBUF__MONOTONIC);
         e->slow += now - before > 900000000; /* once: a busy machine may do that */
         before = now;
@@ -281,8 +300,9 @@ static void *play_ball(void *argument)
     return NULL;
 }
 
-/* A ball between two threads that both sleep at once: whoever misses a wake-up sleeps for a second. On one processor each
- * has to sleep before the other can go on; on two they mostly meet while one of them is about to. */
+/* A ball between two threads that both sleep at once: whoever misses a wake-up sleeps for a second.
+ * On one processor each has to sleep before the other can go on; on two they mostly meet while one
+ * of them is about to. */
 TEST(no_wake_up_is_lost_between_two_threads_that_sleep_for_each_other)
 {
     for (int k = 0; k < 4; k++) {
@@ -301,7 +321,8 @@ TEST(no_wake_up_is_lost_between_two_threads_that_sleep_for_each_other)
             echoes[e].one_processor = k / 2;
             assert_int_equal(cbuf_reader_open(&echoes[e].in, &pairs[!e].consumer, &reader), 0);
         }
-        for (int e = 0; e < 2; e++) assert_int_equal(pthread_create(&echoes[e].thread, NULL, play_ball, &echoes[e]), 0);
+        for (int e = 0; e < 2; e++)
+            assert_int_equal(pthread_create(&echoes[e].thread, NULL, play_ball, &echoes[e]), 0);
         for (int e = 0; e < 2; e++) pthread_join(echoes[e].thread, NULL);
         for (int e = 0; e < 2; e++) {
             if (echoes[e].fault) fail_msg("%s", echoes[e].fault);
@@ -329,14 +350,17 @@ static void *observe(void *argument)
     memset(&stats, 0, sizeof stats);
     for (uint64_t seed = 0x5eed0004; !o->fault && !stats.closed; o->looks++) {
         uint32_t asked = (uint32_t)random_below(&seed, BATCH + 1);
-        int64_t n = o->looks % 2 ? cbuf_latest(o->ring, rows, &first) : cbuf_snapshot(o->ring, rows, asked, &first);
-        if (n < 0 || n > (o->looks % 2 ? 1 : asked)) o->fault = "not as many rows as were asked for";
+        int64_t n = o->looks % 2 ? cbuf_latest(o->ring, rows, &first)
+                                 : cbuf_snapshot(o->ring, rows, asked, &first);
+        if (n < 0 || n > (o->looks % 2 ? 1 : asked))
+            o->fault = "not as many rows as were asked for";
         if (n > 0 && first + (uint64_t)n < last) o->fault = "the newest row went back";
         if (n > 0) last = first + (uint64_t)n;
         if (!n && last && o->looks % 2) o->fault = "there was a row, and now there is none";
         for (int64_t i = 0; i < n; i++)
             if (!is_row(rows + i * WIDE, 28, first + (uint64_t)i)) o->fault = "a row is torn";
-        if (cbuf_stats_get(o->ring, &stats) || stats.overwritten > stats.written) o->fault = "the counts make no sense";
+        if (cbuf_stats_get(o->ring, &stats) || stats.overwritten > stats.written)
+            o->fault = "the counts make no sense";
     }
     return NULL;
 }
@@ -364,8 +388,12 @@ static void *visit(void *argument)
         }
         c.next = cbuf_first(&c.reader);
         for (uint64_t k = random_below(&seed, 20); k && there >= 0 && !c.fault; k--)
-            if ((there = cbuf_wait(&c.reader, 1, CBUF_FOREVER)) > 0) accept_rows(&c, rows, cbuf_read(&c.reader, rows, BATCH), WIDE);
-        guest->fault = c.fault ? c.fault : c.lost ? "a gate lost rows" : there < 0 && there != CBUF_ECLOSED ? "the wait failed" : NULL;
+            if ((there = cbuf_wait(&c.reader, 1, CBUF_FOREVER)) > 0)
+                accept_rows(&c, rows, cbuf_read(&c.reader, rows, BATCH), WIDE);
+        guest->fault = c.fault                   ? c.fault
+            : c.lost                             ? "a gate lost rows"
+            : there < 0 && there != CBUF_ECLOSED ? "the wait failed"
+                                                 : NULL;
         cbuf_reader_close(&c.reader);
     }
     return NULL;
@@ -411,7 +439,8 @@ static void play_with_guests(uint8_t layout, enum cbuf_on_full on_full, uint64_t
 
 TEST(whoever_only_looks_sees_whole_rows_and_never_older_ones_than_before)
 {
-    for (uint8_t layout = CBUF_NUMBERED; layout <= CBUF_DENSE; layout++) play_with_guests(layout, CBUF_OVERWRITE, 3000000);
+    for (uint8_t layout = CBUF_NUMBERED; layout <= CBUF_DENSE; layout++)
+        play_with_guests(layout, CBUF_OVERWRITE, 3000000);
 }
 
 TEST(gates_that_come_and_go_lose_nothing_while_they_are_there)
@@ -424,7 +453,8 @@ TEST(gates_that_come_and_go_lose_nothing_while_they_are_there)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(no_reader_of_a_producer_that_waits_for_nobody_gets_a_torn_row_or_miscounts),
+        cmocka_unit_test(
+            no_reader_of_a_producer_that_waits_for_nobody_gets_a_torn_row_or_miscounts),
         cmocka_unit_test(a_large_ring_of_many_rows_is_read_without_a_torn_row),
         cmocka_unit_test(a_blocking_producer_loses_nothing_to_any_reader),
         cmocka_unit_test(a_dropping_producer_counts_each_row_that_it_refused),

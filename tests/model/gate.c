@@ -14,6 +14,7 @@ struct setting {
     uint32_t capacity, step;
     uint8_t layout, on_full;
     uint64_t rows;     /* that the producer tries to write */
+    uint32_t readers;  /* one, or two of which the second has registered before; 0: one */
     uint32_t reads;    /* calls of cbuf_read, for two rows each */
     bool plain;
     bool oldest;       /* the reader begins at the oldest row: it may lose some, but knows how many */
@@ -21,7 +22,7 @@ struct setting {
 };
 
 static const struct setting *setting;
-static struct model_reader reader;
+static struct model_reader readers[2];
 static uint64_t refused;
 
 static bool model_is_plain(const void *word)
@@ -43,18 +44,21 @@ static void produce(void *unused)
     }
 }
 
-static void consume(void *unused)
+static uint32_t reader_count(void) { return setting->readers ? setting->readers : 1; }
+
+static void consume(void *argument)
 {
-    (void)unused;
+    struct model_reader *reader = argument;
     for (int visit = 0; visit < 1 + setting->comes_back; visit++) {
         cbuf_reader_options options = { .start = setting->oldest ? CBUF_OLDEST : CBUF_NEWEST };
-        model_open(&reader, &model_ring, &options);
+        if (reader == &readers[0])
+            model_open(reader, &model_ring, &options);
         for (uint32_t i = 0; i < setting->reads; i++)
-            model_read(&reader, 2);
-        bool nothing_lost = setting->oldest || cbuf_lost(&reader.reader) == 0;
+            model_read(reader, 2);
+        bool nothing_lost = setting->oldest || cbuf_lost(&reader->reader) == 0;
         checker_assert(nothing_lost);
         if (setting->comes_back)
-            cbuf_reader_close(&reader.reader);
+            cbuf_reader_close(&reader->reader);
     }
 }
 
@@ -63,12 +67,16 @@ static void set_up(const void *arguments)
     setting = arguments;
     refused = 0;
     cbuf_options options = { .capacity = setting->capacity, .reserve_step = setting->step,
-                             .layout = setting->layout, .on_full = setting->on_full };
+                             .layout = setting->layout, .on_full = setting->on_full,
+                             .max_readers = reader_count() };
     struct model_shape shape = { .words = 2, .shared = setting->layout == CBUF_NUMBERED };
     model_make_ring(setting, &options, shape);
     model_name_words();
+    if (reader_count() == 2)
+        model_open(&readers[1], &model_ring, NULL);
     checker_spawn("producer", produce, NULL);
-    checker_spawn("reader", consume, NULL);
+    for (uint32_t i = 0; i < reader_count(); i++)
+        checker_spawn(i == 0 ? "reader" : "reader 2", consume, &readers[i]);
 }
 
 static void check(const void *unused)
@@ -78,11 +86,11 @@ static void check(const void *unused)
     checker_assert(cbuf_stats_get(&model_ring, &stats) == 0);
     checker_assert(stats.dropped == refused);
     checker_assert(stats.written + stats.dropped == setting->rows);
-    if (setting->comes_back)
-        return;
-    model_read_rest(&reader, stats.written);
-    bool nothing_lost = setting->oldest || cbuf_lost(&reader.reader) == 0;
-    checker_assert(nothing_lost);
+    for (uint32_t i = 0; i < reader_count() && !setting->comes_back; i++) {
+        model_read_rest(&readers[i], stats.written);
+        bool nothing_lost = setting->oldest || cbuf_lost(&readers[i].reader) == 0;
+        checker_assert(nothing_lost);
+    }
 }
 
 #define NUMBERED .layout = CBUF_NUMBERED
@@ -97,6 +105,8 @@ static const struct checker_test tests[] = {
          .reads = 2, .plain = true),
     MODEL_CASE("block-comes-back", .capacity = 2, .step = 1, DENSE, .on_full = CBUF_BLOCK, .rows = 4,
          .reads = 1, .comes_back = true),
+    MODEL_CASE("block-two-gates", .capacity = 2, .step = 1, DENSE, .on_full = CBUF_BLOCK,
+               .rows = 4, .readers = 2, .reads = 2, .plain = true),
     MODEL_CASE("drop", .capacity = 2, .step = 1, NUMBERED, .on_full = CBUF_DROP_NEWEST, .rows = 4,
          .reads = 2),
     MODEL_CASE("drop-plain", .capacity = 2, .step = 1, DENSE, .on_full = CBUF_DROP_NEWEST, .rows = 4,
