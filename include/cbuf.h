@@ -2035,7 +2035,8 @@ CBUF__SLOW uint32_t cbuf__read_schema(
         }
     }
     if (!count) cbuf__json_fault(&json, "no columns");
-    if (cbuf__json_peek(&json)) cbuf__json_fault(&json, "text behind the end");
+    cbuf__json_peek(&json);
+    if (json.at < json.end) cbuf__json_fault(&json, "text behind the end");
     query->why = json.why;
     return json.why ? 0 : count;
 }
