@@ -39,7 +39,8 @@ static inline uint64_t scaled(uint64_t n)
 /* ---- chance ---- */
 
 /* xorshift64*: Vigna, "An experimental exploration of Marsaglia's xorshift generators, scrambled"
- * (2016). The seed may not be 0. */static inline uint64_t next_random(uint64_t *seed)
+ * (2016). The seed may not be 0. */
+static inline uint64_t next_random(uint64_t *seed)
 {
     *seed ^= *seed >> 12;
     *seed ^= *seed << 25;
@@ -53,12 +54,12 @@ static inline uint64_t random_below(uint64_t *seed, uint64_t limit)
 
 /* ---- rows ---- */
 
-/* A row as users have them; 4 bytes of padding at its end. */
+/* A row as users have them; 4 bytes of padding at its end, on 32-bit machines as well. */
 struct tick {
     int64_t time;
     double bid, ask;
     int32_t size;
-};
+} __attribute__((aligned(8)));
 static const cbuf_column tick_columns[] = { CBUF_COLUMN_AS(struct tick, time, CBUF_TIMESTAMP_NS),
     CBUF_COLUMN(struct tick, bid), CBUF_COLUMN(struct tick, ask), CBUF_COLUMN(struct tick, size) };
 

@@ -1,16 +1,19 @@
 /*
- * kill_access.h - the functions of cbuf.h's section [access], for a process that dies at one of them, and the system calls
- * of [files], likewise. For CBUF_ACCESS_HEADER; include process.h, which brings in the system's headers before.
+ * kill_access.h - the functions of cbuf.h's section [access], for a process that dies at one of
+ * them, and the system calls of [files], likewise. For CBUF_ACCESS_HEADER; include process.h, which
+ * brings in the system's headers before.
  *
- * With kill_countdown = n the process is killed just before its n-th operation: what it did up to there, and nothing of
- * what follows, is what others find. With another kill_signal it can be stopped there. Spinning on a word counts once.
+ * With kill_countdown = n the process is killed just before its n-th operation: what it did up to
+ * there, and nothing of what follows, is what others find. With another kill_signal it can be
+ * stopped there. Spinning on a word counts once.
  */
 #ifndef KILL_ACCESS_H
 #define KILL_ACCESS_H
 
 static uint64_t kill_countdown; /* 0: live on */
 static int kill_signal = SIGKILL;
-static bool endless_naps;       /* no sleep ends by itself: who sleeps through a wake-up sleeps for ever */
+/* No sleep ends by itself: who sleeps through a wake-up sleeps for ever. */
+static bool endless_naps;
 
 /* The process may die here. */
 static inline void kill_point(void)
@@ -24,10 +27,22 @@ static inline void kill_point_of_load(const cbuf__word *word)
     last = word;
 }
 
-static inline uint64_t cbuf__load_relaxed(const cbuf__word *word) { return kill_point_of_load(word), __atomic_load_n(word, __ATOMIC_RELAXED); }
-static inline uint64_t cbuf__load_acquire(const cbuf__word *word) { return kill_point_of_load(word), __atomic_load_n(word, __ATOMIC_ACQUIRE); }
-static inline void cbuf__store_relaxed(cbuf__word *word, uint64_t value) { kill_point(), __atomic_store_n(word, value, __ATOMIC_RELAXED); }
-static inline void cbuf__store_release(cbuf__word *word, uint64_t value) { kill_point(), __atomic_store_n(word, value, __ATOMIC_RELEASE); }
+static inline uint64_t cbuf__load_relaxed(const cbuf__word *word)
+{
+    return kill_point_of_load(word), __atomic_load_n(word, __ATOMIC_RELAXED);
+}
+static inline uint64_t cbuf__load_acquire(const cbuf__word *word)
+{
+    return kill_point_of_load(word), __atomic_load_n(word, __ATOMIC_ACQUIRE);
+}
+static inline void cbuf__store_relaxed(cbuf__word *word, uint64_t value)
+{
+    kill_point(), __atomic_store_n(word, value, __ATOMIC_RELAXED);
+}
+static inline void cbuf__store_release(cbuf__word *word, uint64_t value)
+{
+    kill_point(), __atomic_store_n(word, value, __ATOMIC_RELEASE);
+}
 static inline uint64_t cbuf__exchange_acq_rel(cbuf__word *word, uint64_t value)
 {
     return kill_point(), __atomic_exchange_n(word, value, __ATOMIC_ACQ_REL);
@@ -36,9 +51,12 @@ static inline uint64_t cbuf__fetch_add_acq_rel(cbuf__word *word, uint64_t value)
 {
     return kill_point(), __atomic_fetch_add(word, value, __ATOMIC_ACQ_REL);
 }
-static inline bool cbuf__compare_exchange_acq_rel(cbuf__word *word, uint64_t *expected, uint64_t desired)
+static inline bool cbuf__compare_exchange_acq_rel(
+    cbuf__word *word, uint64_t *expected, uint64_t desired)
 {
-    return kill_point(), __atomic_compare_exchange_n(word, expected, desired, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
+    return kill_point(),
+           __atomic_compare_exchange_n(
+               word, expected, desired, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
 }
 #ifdef __SANITIZE_THREAD__ /* gcc's thread sanitizer refuses fences */
 static inline void cbuf__fence_acquire(void) { __atomic_signal_fence(__ATOMIC_SEQ_CST); }
@@ -51,8 +69,14 @@ static inline void cbuf__fence_seq_cst(void) { __sync_synchronize(); }
 static inline void cbuf__fence_compiler(void) { __atomic_signal_fence(__ATOMIC_SEQ_CST); }
 static inline void cbuf__pause(void) { __atomic_signal_fence(__ATOMIC_SEQ_CST); }
 
-static inline bool cbuf__barrier_all(void) { return kill_point(), syscall(SYS_membarrier, 1 << 1, 0) == 0; }
-static inline bool cbuf__barrier_join(void) { return kill_point(), syscall(SYS_membarrier, 1 << 2, 0) == 0; }
+static inline bool cbuf__barrier_all(void)
+{
+    return kill_point(), syscall(SYS_membarrier, 1 << 1, 0) == 0;
+}
+static inline bool cbuf__barrier_join(void)
+{
+    return kill_point(), syscall(SYS_membarrier, 1 << 2, 0) == 0;
+}
 static inline uint32_t *kill_futex_of(const cbuf__word *word)
 {
     return (uint32_t *)(uintptr_t)word + (__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__ ? 0 : 1);
@@ -66,7 +90,8 @@ static inline int cbuf__futex_wait(const cbuf__word *word, uint32_t seen, int64_
 {
     struct { int64_t seconds, nanoseconds; } limit = { ns / 1000000000, ns % 1000000000 };
     kill_point();
-    return (int)syscall(KILL_SYS_FUTEX, kill_futex_of(word), 0 /* FUTEX_WAIT */, seen, ns < 0 || endless_naps ? NULL : &limit, NULL, 0);
+    return (int)syscall(KILL_SYS_FUTEX, kill_futex_of(word), 0 /* FUTEX_WAIT */, seen,
+        ns < 0 || endless_naps ? NULL : &limit, NULL, 0);
 }
 static inline void cbuf__futex_wake(cbuf__word *word)
 {
@@ -87,6 +112,7 @@ static inline void cbuf__futex_wake(cbuf__word *word)
 #define mmap(...) (kill_point(), mmap(__VA_ARGS__))
 #define munmap(at, bytes) (kill_point(), munmap(at, bytes))
 #define linkat(a, b, c, d, e) (kill_point(), linkat(a, b, c, d, e))
+#define nanosleep(time, left) (kill_point(), nanosleep(time, left))
 #define rename(from, to) (kill_point(), rename(from, to))
 #define unlink(path) (kill_point(), unlink(path))
 

@@ -1,8 +1,10 @@
 /*
- * process.h - what the tests of files and deaths share: processes that meet, die and are waited for; a scene of names and
- * a directory, which is empty again after each test, whatever becomes of it; what a failed call must not leave behind.
+ * process.h - what the tests of files and deaths share: processes that meet, die and are waited
+ * for; a scene of names and a directory, which is empty again after each test, whatever becomes of
+ * it; what a failed call must not leave behind.
  *
- * Include it first: it brings in the system's headers, cmocka and cbuf.h, in the order in which they bear each other.
+ * Include it first: it brings in the system's headers, cmocka and cbuf.h, in the order in which
+ * they bear each other.
  */
 #ifndef PROCESS_H
 #define PROCESS_H
@@ -53,22 +55,28 @@ static bool process_is_child;
 /* Ends the test, or the child, whose parent then sees it. */
 static inline void check_failed(const char *what, const char *detail, const char *file, int line)
 {
-    fprintf(stderr, "%s:%d: %s%s: %s%s%s\n", file, line, process_is_child ? "in a child: " : "", "not so", what, *detail ? ": " : "", detail);
+    fprintf(stderr, "%s:%d: %s%s: %s%s%s\n", file, line, process_is_child ? "in a child: " : "",
+        "not so", what, *detail ? ": " : "", detail);
     if (process_is_child) _exit(99);
     _fail(file, line);
 }
-static inline void check_values(int64_t is, int64_t wanted, const char *what, const char *detail, const char *file, int line)
+static inline void check_values(
+    int64_t is, int64_t wanted, const char *what, const char *detail, const char *file, int line)
 {
     char text[600];
     if (is == wanted) return;
-    snprintf(text, sizeof text, "%lld, wanted %lld%s%.400s", (long long)is, (long long)wanted, *detail ? ": " : "", detail);
+    snprintf(text, sizeof text, "%lld, wanted %lld%s%.400s", (long long)is, (long long)wanted,
+        *detail ? ": " : "", detail);
     check_failed(what, text, file, line);
 }
 #define CHECK(condition) ((condition) ? (void)0 : check_failed(#condition, "", __FILE__, __LINE__))
-#define CHECK_IS(value, wanted) check_values((int64_t)(value), (int64_t)(wanted), #value, "", __FILE__, __LINE__)
+#define CHECK_IS(value, wanted)                                                                    \
+    check_values((int64_t)(value), (int64_t)(wanted), #value, "", __FILE__, __LINE__)
 /* The same with a text that tells which of many cases it is, or what the ring says. */
-#define CHECK_FOR(detail, condition) ((condition) ? (void)0 : check_failed(#condition, detail, __FILE__, __LINE__))
-#define CHECK_IS_FOR(detail, value, wanted) check_values((int64_t)(value), (int64_t)(wanted), #value, detail, __FILE__, __LINE__)
+#define CHECK_FOR(detail, condition)                                                               \
+    ((condition) ? (void)0 : check_failed(#condition, detail, __FILE__, __LINE__))
+#define CHECK_IS_FOR(detail, value, wanted)                                                        \
+    check_values((int64_t)(value), (int64_t)(wanted), #value, detail, __FILE__, __LINE__)
 
 /* ---- the scene ---- */
 
@@ -109,7 +117,8 @@ static inline const char *file_of(const char *name, const char *suffix)
     return path;
 }
 
-/* The entries of a directory, sorted by name; asked of the kernel itself, as 32-bit libraries cannot read every directory. */
+/* The entries of a directory, sorted by name; asked of the kernel itself, as 32-bit libraries
+ * cannot read every directory. */
 struct entry {
     uint64_t inode;
     char name[256];
@@ -126,15 +135,19 @@ static inline size_t entries_of(const char *path, const char *prefix, struct ent
     size_t n = 0, room = 0;
     *entries = NULL;
     while (fd >= 0 && (got = syscall(SYS_getdents64, fd, buffer, sizeof buffer)) > 0) {
-        for (long at = 0; at < got;) { /* inode: 8 bytes, offset: 8, length of the entry: 2, type: 1, name */
+        /* Inode: 8 bytes, offset: 8, length of the entry: 2, type: 1, name. */
+        for (long at = 0; at < got;) {
             uint16_t length;
             const char *name = (const char *)buffer + at + 19;
             memcpy(&length, buffer + at + 16, 2);
-            if (n == room) *entries = (struct entry *)realloc(*entries, (room = 2 * room + 16) * sizeof **entries);
+            if (n == room)
+                *entries =
+                    (struct entry *)realloc(*entries, (room = 2 * room + 16) * sizeof **entries);
             if (!*entries) abort();
             memcpy(&(*entries)[n].inode, buffer + at, 8);
             snprintf((*entries)[n].name, sizeof (*entries)[n].name, "%s", name);
-            if (strcmp(name, ".") && strcmp(name, "..") && !strncmp(name, prefix, strlen(prefix))) n++;
+            if (strcmp(name, ".") && strcmp(name, "..") && !strncmp(name, prefix, strlen(prefix)))
+                n++;
             at += length;
         }
     }
@@ -143,14 +156,16 @@ static inline size_t entries_of(const char *path, const char *prefix, struct ent
     return n;
 }
 
-/* Appends the directory's names to a text, each with its inode number, which tells a new file from an old one. */
+/* Appends the directory's names to a text, each with its inode number, which tells a new file from
+ * an old one. */
 static inline void list_directory(const char *path, const char *prefix, char *text, size_t room)
 {
     struct entry *entries;
     size_t n = entries_of(path, prefix, &entries);
     for (size_t k = 0; k < n; k++) {
         size_t length = strlen(text);
-        snprintf(text + length, room - length, "%s(%llu) ", entries[k].name, (unsigned long long)entries[k].inode);
+        snprintf(text + length, room - length, "%s(%llu) ", entries[k].name,
+            (unsigned long long)entries[k].inode);
     }
     free(entries);
 }
@@ -185,18 +200,22 @@ static inline void traces_now(struct traces *traces)
     list_directory(scene.directory, "", traces->files, sizeof traces->files);
     for (int fd = 0; fd < 256; fd++) {
         size_t length = strlen(traces->descriptors);
-        if (fcntl(fd, F_GETFD) >= 0) snprintf(traces->descriptors + length, sizeof traces->descriptors - length, "%d ", fd);
+        if (fcntl(fd, F_GETFD) >= 0)
+            snprintf(traces->descriptors + length, sizeof traces->descriptors - length, "%d ", fd);
     }
 }
-/* `detail` says after what. Files must be the same ones; the address space may have grown by `pages` pages. */
+/* `detail` says after what. Files must be the same ones; the address space may have grown by
+ * `pages` pages. */
 static inline void check_traces(const struct traces *before, long pages, const char *detail)
 {
     static struct traces now;
     traces_now(&now);
     char text[2600];
-    snprintf(text, sizeof text, "%.400s: before %.1000s, now %.1000s", detail, before->files, now.files);
+    snprintf(
+        text, sizeof text, "%.400s: before %.1000s, now %.1000s", detail, before->files, now.files);
     CHECK_FOR(text, !strcmp(now.files, before->files));
-    snprintf(text, sizeof text, "%.400s: before %.1000s, now %.1000s", detail, before->descriptors, now.descriptors);
+    snprintf(text, sizeof text, "%.400s: before %.1000s, now %.1000s", detail, before->descriptors,
+        now.descriptors);
     CHECK_FOR(text, !strcmp(now.descriptors, before->descriptors));
     snprintf(text, sizeof text, "%.400s: before %ld, now %ld", detail, before->pages, now.pages);
     if (CHECK_SANITIZED) pages += 8192; /* for the sanitizer's own books */
@@ -205,7 +224,8 @@ static inline void check_traces(const struct traces *before, long pages, const c
 
 /* ---- processes ---- */
 
-/* A process must not outlive the one that started it; to be said again after a change of user, which takes it back. */
+/* A process must not outlive the one that started it; to be said again after a change of user,
+ * which takes it back. */
 static inline void die_with(pid_t parent)
 {
     prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -256,7 +276,8 @@ static inline int live_on(void)
     return 1;
 }
 
-/* Whether a process runs ('R'), sleeps ('S'), is stopped ('T') or dead and not waited for ('Z'): the kernel's word. */
+/* Whether a process runs ('R'), sleeps ('S'), is stopped ('T') or dead and not waited for ('Z'):
+ * the kernel's word. */
 static inline char state_of(pid_t process)
 {
     char path[40], text[512];
@@ -283,7 +304,8 @@ static inline char await_rest(pid_t process)
 static inline int finish_stopping(pid_t child)
 {
     int status = 0;
-    while (waitpid(child, &status, WUNTRACED) == child && WIFSTOPPED(status)) kill(child, SIGCONT);
+    do kill(child, SIGCONT);
+    while (waitpid(child, &status, WUNTRACED) == child && WIFSTOPPED(status));
     forget(child);
     return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
 }
@@ -362,7 +384,8 @@ static inline bool is_emulated(void)
 static inline bool fork_wipes(void)
 {
     bool wiped = false;
-    unsigned char *page = (unsigned char *)mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    unsigned char *page = (unsigned char *)mmap(
+        NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     CHECK(page != MAP_FAILED);
     if (!madvise(page, 4096, 18 /* MADV_WIPEONFORK */)) {
         *page = 1;
@@ -399,12 +422,14 @@ static inline int scene_end(void **state)
     return 0;
 }
 
-/* Call first. A janitor clears the scene when this process is gone, also by a signal; SIGALRM ends it after `seconds`. */
+/* Call first. A janitor clears the scene when this process is gone, also by a signal; SIGALRM ends
+ * it after `seconds`. */
 static inline void scene_open(unsigned seconds)
 {
     const char *temporary = getenv("TMPDIR");
     int ends[2];
-    snprintf(scene.directory, sizeof scene.directory, "%.30s/cbuf_%d_XXXXXX", temporary && *temporary == '/' ? temporary : "/tmp", (int)getpid());
+    snprintf(scene.directory, sizeof scene.directory, "%.30s/cbuf_%d_XXXXXX",
+        temporary && *temporary == '/' ? temporary : "/tmp", (int)getpid());
     snprintf(scene.prefix, sizeof scene.prefix, "cbuf_%d_", (int)getpid());
     if (!mkdtemp(scene.directory) || rmdir(scene.directory) || pipe2(ends, O_CLOEXEC)) abort();
     scene.janitor = fork();

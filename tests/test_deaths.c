@@ -1,6 +1,7 @@
 /*
- * test_deaths.c - processes that die, sleep or stand still: at every operation, at random ones, at random moments. What holds
- * for those who live on: no row is torn, rows accepted + rows lost = rows written, nobody waits for the dead.
+ * test_deaths.c - processes that die, sleep or stand still: at every operation, at random ones, at
+ * random moments. What holds for those who live on: no row is torn, rows accepted + rows lost =
+ * rows written, nobody waits for the dead.
  *
  * CBUF_KILLS (environment): how many random deaths there are; 400 if it is not set.
  */
@@ -14,9 +15,9 @@ struct row {
     uint32_t writer, padding; /* no column: room for the row's number on every machine */
 };
 typedef struct row a_row;
-static const cbuf_column row_columns[] = { CBUF_COLUMN(a_row, sequence),
-                                           { "words", CBUF_BYTES(32), (uint32_t)offsetof(a_row, words) },
-                                           CBUF_COLUMN(a_row, writer) };
+static const cbuf_column row_columns[] = {
+    CBUF_COLUMN(a_row, sequence), { "words", CBUF_BYTES(32), (uint32_t)offsetof(a_row, words) },
+    CBUF_COLUMN(a_row, writer) };
 
 static struct row row_of(uint64_t sequence, uint32_t writer)
 {
@@ -128,7 +129,8 @@ static int64_t write_claimed(cbuf_ring *ring, const struct row *rows, uint32_t n
 {
     int64_t granted;
     unsigned char *to = (unsigned char *)cbuf_claim(ring, n, &granted);
-    for (int64_t k = 0; to && k < granted; k++, to += cbuf_stride(ring)) memcpy(to, &rows[k], sizeof *rows);
+    for (int64_t k = 0; to && k < granted; k++, to += cbuf_stride(ring))
+        memcpy(to, &rows[k], sizeof *rows);
     return granted > 0 ? cbuf_publish(ring, (uint32_t)granted) : granted;
 }
 static int64_t write_columns(cbuf_ring *ring, const struct row *rows, uint32_t n)
@@ -141,7 +143,8 @@ static int64_t write_columns(cbuf_ring *ring, const struct row *rows, uint32_t n
         writers[k] = rows[k].writer;
         memcpy(words[k], rows[k].words, 32);
     }
-    cbuf_array arrays[3] = { { &row_columns[0], sequences }, { &row_columns[1], words }, { &row_columns[2], writers } };
+    cbuf_array arrays[3] = { { &row_columns[0], sequences }, { &row_columns[1], words },
+        { &row_columns[2], writers } };
     return cbuf_write_columns(ring, arrays, 3, n);
 }
 /* Writes up to 8 rows, and keeps account. How many were written, or an error. */
@@ -188,10 +191,12 @@ static void follow_from(struct follower *follower, const struct stage *stage, ui
     follower->started = follower->next = cbuf_first(&follower->reader);
 }
 /* Takes `n` rows that were read, the first of them being number `first`. */
-static void accept_rows(struct follower *follower, const unsigned char *rows, uint32_t stride, int64_t n, uint64_t first)
+static void accept_rows(struct follower *follower, const unsigned char *rows, uint32_t stride,
+    int64_t n, uint64_t first)
 {
     uint64_t lost = cbuf_lost(&follower->reader);
-    CHECK_IS(first, follower->started + follower->accepted + lost); /* what is neither accepted nor lost is missing */
+    /* What is neither accepted nor lost is missing. */
+    CHECK_IS(first, follower->started + follower->accepted + lost);
     for (int64_t k = 0; k < n; k++) {
         struct row row;
         memcpy(&row, rows + (uint64_t)k * stride, sizeof row);
@@ -209,7 +214,9 @@ static int64_t follow(struct follower *follower, uint32_t n, bool in_place)
     if (!in_place) {
         int64_t got = cbuf_read(&follower->reader, rows, n < 64 ? n : 64);
         CHECK(got >= 0);
-        if (got) accept_rows(follower, (unsigned char *)rows, sizeof *rows, got, cbuf_first(&follower->reader));
+        if (got)
+            accept_rows(
+                follower, (unsigned char *)rows, sizeof *rows, got, cbuf_first(&follower->reader));
         return got;
     }
     int64_t got = cbuf_peek(&follower->reader, n < 8 ? n : 8, &seen);
@@ -250,13 +257,15 @@ static void check_late_comer(const struct follower *follower, const cbuf_ring *r
         uint64_t sequence = first + (uint64_t)k;
         check_row(&rows[k], sequence);
         uint32_t writer = follower->writers[sequence % 256];
-        if (sequence >= follower->started && sequence < follower->next && writer) CHECK_IS(rows[k].writer, writer);
+        if (sequence >= follower->started && sequence < follower->next && writer)
+            CHECK_IS(rows[k].writer, writer);
     }
 }
 
 /* ---- (1) a producer killed at each operation ---- */
 
-/* All that a producer does; no more rows at a time than the gates of a reader that waits leave room for. */
+/* All that a producer does; no more rows at a time than the gates of a reader that waits leave room
+ * for. */
 static int live_as_producer(void *argument)
 {
     struct stage *stage = (struct stage *)argument;
@@ -271,7 +280,8 @@ static int live_as_producer(void *argument)
         produce(stage, &ring, CLAIM, 3);
         produce(stage, &ring, ONE, 1);
     }
-    if (stage->on_full == CBUF_BLOCK) CHECK(produce(stage, &ring, BATCH, 8) < 8); /* nobody makes room: it waits, in vain */
+    /* Nobody makes room: it waits, in vain. */
+    if (stage->on_full == CBUF_BLOCK) CHECK(produce(stage, &ring, BATCH, 8) < 8);
     cbuf_close(&ring);
     return 0;
 }
@@ -280,7 +290,8 @@ static void check_after_producer(struct stage *stage, struct follower *follower,
 {
     cbuf_ring ring;
     uint64_t before = follower->next;
-    if (stage->resumed_at != UINT64_MAX) CHECK(stage->resumed_at >= before); /* no row that was seen is written again */
+    /* No row that was seen is written again. */
+    if (stage->resumed_at != UINT64_MAX) CHECK(stage->resumed_at >= before);
     follow_to_end(follower);
     CHECK(follower->next <= stage->attempted);
     if (stage->on_full != CBUF_OVERWRITE) CHECK_IS(cbuf_lost(&follower->reader), 0);
@@ -333,7 +344,8 @@ static int live_as_creator(void *argument)
     cbuf_close(&ring);
     return 0;
 }
-/* After any death there is a ring or none, and the next producer makes one; nothing remains when that is removed. */
+/* After any death there is a ring or none, and the next producer makes one; nothing remains when
+ * that is removed. */
 static void a_ring_is_made_whole_or_not_at_all(void **state)
 {
     struct traces before;
@@ -392,8 +404,10 @@ static void who_dies_replacing_or_removing_leaves_a_ring_or_none(void **state)
             stage->existing = CBUF_REPLACE;
             ended = finish(start(removes ? live_as_remover : live_as_creator, stage));
             CHECK(ended == 0 || ended == -SIGKILL);
-            int error = cbuf_attach(&ring, stage->name, NULL); /* EFORMAT: the readers' file was already another's */
-            CHECK_FOR(cbuf_error(&ring), error == 0 || (error == CBUF_ENOENT && removes) || (error == CBUF_EFORMAT && !removes));
+            int error = cbuf_attach(&ring, stage->name, NULL);
+            /* CBUF_EFORMAT: the readers' file was already the new ring's. */
+            CHECK_FOR(
+                cbuf_error(&ring), error == 0 || error == (removes ? CBUF_ENOENT : CBUF_EFORMAT));
             if (!error) CHECK(cbuf_head(&ring) == 5 || cbuf_head(&ring) == 0);
             if (!error) cbuf_close(&ring);
             follow_to_end(&follower);
@@ -409,13 +423,14 @@ static void who_dies_replacing_or_removing_leaves_a_ring_or_none(void **state)
     }
 }
 
-enum deed { RESUME, REPLACE, REMOVE, DEEDS };
+enum deed { RESUME, REPLACE, REMOVE, REMAKE, DEEDS };
 
 static int do_deed(const struct stage *stage, int deed)
 {
     cbuf_ring ring;
     cbuf_options options = options_of(stage);
-    if (deed == REMOVE) return cbuf_remove(stage->name);
+    int removed = deed == REMOVE || deed == REMAKE ? cbuf_remove(stage->name) : 0;
+    if (deed == REMOVE || removed == CBUF_EBUSY) return removed;
     options.existing = deed == REPLACE ? CBUF_REPLACE : CBUF_RESUME;
     int error = cbuf_create(&ring, &options);
     cbuf_ring second;
@@ -434,7 +449,8 @@ static int do_deed_with_a_stop(void *argument)
     kill_countdown = stage->countdown;
     return is_allowed((int)stage->seed, do_deed(stage, (int)stage->seed)) ? 0 : 1;
 }
-/* While one process stands still at each of its operations another does its deed, and then the first goes on. */
+/* While one process stands still at each of its operations another does its deed, and then the
+ * first goes on. */
 static void what_is_made_and_removed_at_the_same_time_is_whole_or_gone(void **state)
 {
     struct traces before;
@@ -448,13 +464,13 @@ static void what_is_made_and_removed_at_the_same_time_is_whole_or_gone(void **st
             cbuf_reader reader;
             int status = 0, other = pair % DEEDS;
             stage->seed = (uint64_t)(pair / DEEDS);
-            if (stage->countdown % 4 < 3) CHECK_IS(do_deed(stage, RESUME), 0); /* or it starts with no ring */
+            /* Or it starts with no ring. */
+            if (stage->countdown % 4 < 3) CHECK_IS(do_deed(stage, RESUME), 0);
             pid_t child = start(do_deed_with_a_stop, stage);
             CHECK_IS(waitpid(child, &status, WUNTRACED), child);
             stopped = WIFSTOPPED(status);
             if (stopped) CHECK(is_allowed(other, do_deed(stage, other)));
-            if (stopped) kill(child, SIGCONT);
-            if (stopped) CHECK_IS(finish(child), 0);
+            if (stopped) CHECK_IS(finish_stopping(child), 0);
             if (!stopped) CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
             forget(child);
             if (!access(file_of(stage->name, ""), F_OK)) {
@@ -467,12 +483,70 @@ static void what_is_made_and_removed_at_the_same_time_is_whole_or_gone(void **st
                 CHECK(access(file_of(stage->name, ".readers"), F_OK));
             }
             remove_ring(stage);
-            CHECK(access(file_of(stage->name, ".lock"), F_OK) && access(file_of(stage->name, ".readers"), F_OK));
+            CHECK(access(file_of(stage->name, ".lock"), F_OK) &&
+                access(file_of(stage->name, ".readers"), F_OK));
         }
         CHECK(stage->countdown > 10);
         end_stage(stage);
     }
     check_traces(&before, 64, "deeds at the same time");
+}
+
+static int attach_with_a_stop(void *argument)
+{
+    struct stage *stage = (struct stage *)argument;
+    cbuf_ring ring;
+    kill_signal = SIGSTOP;
+    kill_countdown = stage->countdown;
+    int error = cbuf_attach(&ring, stage->name, NULL);
+    CHECK_FOR(cbuf_error(&ring), error == 0 || error == CBUF_EFORMAT);
+    return error ? 1 : 0;
+}
+/* A producer that stands still while it replaces the ring. */
+static pid_t start_stopped_replacer(struct stage *stage, uint64_t countdown)
+{
+    int status = 0;
+    stage->seed = REPLACE;
+    stage->countdown = countdown;
+    pid_t child = start(do_deed_with_a_stop, stage);
+    CHECK_IS(waitpid(child, &status, WUNTRACED), child);
+    if (WIFSTOPPED(status)) return child;
+    CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    forget(child);
+    return 0;
+}
+/* Who finds one file of the new ring and one of the old has it, as soon as the other file is there
+ * too. */
+static void an_attach_waits_while_its_ring_is_being_replaced(void **state)
+{
+    uint64_t windows = 0, attaches = 0;
+    (void)state;
+    struct stage *stage = new_stage(SHARED_TAIL, CBUF_OVERWRITE);
+    CHECK_IS(do_deed(stage, RESUME), 0);
+    pid_t replacer = 0;
+    for (uint64_t at = 1; at == 1 || replacer; at++) {
+        cbuf_ring ring;
+        bool in_window = false, stopped = true;
+        if ((replacer = start_stopped_replacer(stage, at)) == 0) break;
+        in_window = cbuf_attach(&ring, stage->name, NULL) == CBUF_EFORMAT;
+        if (!in_window) cbuf_close(&ring);
+        CHECK_IS(finish_stopping(replacer), 0);
+        windows += in_window;
+        for (uint64_t n = 1; in_window && stopped && n < 150; n++, attaches++) {
+            int status = 0;
+            replacer = start_stopped_replacer(stage, at);
+            CHECK(replacer);
+            stage->countdown = n;
+            pid_t reader = start(attach_with_a_stop, stage);
+            CHECK_IS(waitpid(reader, &status, WUNTRACED), reader);
+            stopped = WIFSTOPPED(status);
+            CHECK_IS(finish_stopping(replacer), 0);
+            if (stopped) CHECK_IS(finish_stopping(reader), 0);
+            else forget(reader);
+        }
+    }
+    CHECK(windows == 0 || attaches > 20);
+    end_stage(stage);
 }
 
 /* ---- (1) a reader killed, or stopped, at each operation ---- */
@@ -489,7 +563,8 @@ static int live_as_reader(void *argument)
     CHECK(follow(&follower, 2, true) > 0);
     CHECK_IS(cbuf_wait(&follower.reader, 1, 0), 1);
     follow_to_end(&follower);
-    int64_t waited = cbuf_wait(&follower.reader, 1, 50000); /* asleep for a while, unless the producer is gone */
+    /* Asleep for a while, unless the producer is gone. */
+    int64_t waited = cbuf_wait(&follower.reader, 1, 50000);
     CHECK(waited == 0 || waited == CBUF_ECLOSED);
     CHECK_IS(cbuf_seek(&follower.reader, follower.next), 0);
     CHECK_IS(cbuf_reader_stats_get(&follower.ring, 0, &stats), 1);
@@ -526,7 +601,8 @@ static void a_gate_may_die_at_any_operation(void **state)
             ended = finish(start(live_as_reader, stage));
             CHECK(ended == 0 || ended == -SIGKILL);
             deaths += ended != 0;
-            if (stage->countdown % 2) open_reader(&reader, &ring, CBUF_OLDEST), cbuf_reader_close(&reader);
+            if (stage->countdown % 2)
+                open_reader(&reader, &ring, CBUF_OLDEST), cbuf_reader_close(&reader);
             write_a_lap(stage, &ring);
         }
         CHECK(stage->countdown > 60);
@@ -621,9 +697,11 @@ static int read_until_death(void *argument)
         bool newest = chance % 2;
         follow_from(&follower, stage, newest ? CBUF_NEWEST : CBUF_OLDEST);
         for (uint64_t n = chance / 2 % 10000; n; n--) {
-            if (!follow(&follower, (uint32_t)(1 + next_random(&seed) % 20), next_random(&seed) % 4 == 0))
+            bool in_place = next_random(&seed) % 4 == 0;
+            if (!follow(&follower, 1 + (uint32_t)next_random(&seed) % 20, in_place))
                 CHECK(cbuf_wait(&follower.reader, 1 + (uint32_t)n % 3, 1000000) != CBUF_EFORMAT);
-            if (newest && stage->on_full != CBUF_OVERWRITE) CHECK_IS(cbuf_lost(&follower.reader), 0);
+            if (newest && stage->on_full != CBUF_OVERWRITE)
+                CHECK_IS(cbuf_lost(&follower.reader), 0);
         }
         end_follower(&follower);
     }
@@ -653,9 +731,13 @@ static void let_die(int variant, int on_full, uint64_t kills, uint64_t seed, str
             stage->writer += k == 0;
             mortals[k] = start(k ? read_until_death : produce_until_death, stage);
         }
-        for (int k = 0; k < 20; k++)
-            if (!follow(&follower, (uint32_t)(1 + next_random(&seed) % 40), next_random(&seed) % 4 == 0)) cbuf_wait(&follower.reader, 1, 100000);
-        if (on_full != CBUF_OVERWRITE) CHECK_IS(cbuf_lost(&follower.reader), 0); /* a gate loses nothing */
+        for (int k = 0; k < 20; k++) {
+            bool in_place = next_random(&seed) % 4 == 0;
+            if (!follow(&follower, 1 + (uint32_t)next_random(&seed) % 40, in_place))
+                cbuf_wait(&follower.reader, 1, 100000);
+        }
+        /* A gate loses nothing. */
+        if (on_full != CBUF_OVERWRITE) CHECK_IS(cbuf_lost(&follower.reader), 0);
         for (int k = 0; k < MORTALS; k++) {
             siginfo_t end;
             memset(&end, 0, sizeof end);
@@ -674,7 +756,8 @@ static void let_die(int variant, int on_full, uint64_t kills, uint64_t seed, str
     stage->writer++;
     stage->block_ns = 20000000000;
     resume(stage, &ring);
-    for (int64_t began = now_ns(); produce(stage, &ring, BATCH, 3) <= 0;) CHECK(now_ns() - began < 20000000000);
+    for (int64_t began = now_ns(); produce(stage, &ring, BATCH, 3) <= 0;)
+        CHECK(now_ns() - began < 20000000000);
     follow_to_end(&follower);
     check_account(&follower, cbuf_head(&ring));
     totals->rows += cbuf_head(&ring);
@@ -689,22 +772,24 @@ static void random_deaths_tear_and_lose_no_row_unaccounted(void **state)
 {
     const char *wanted = getenv("CBUF_KILLS");
     uint64_t kills = wanted ? strtoull(wanted, NULL, 10) : 400, seed = 20240229;
+    uint64_t each = (kills + VARIANTS * POLICIES - 1) / (VARIANTS * POLICIES);
     struct totals totals;
     (void)state;
     memset(&totals, 0, sizeof totals);
     for (int kind = 0; kind < VARIANTS * POLICIES; kind++)
-        let_die(kind % VARIANTS, kind / VARIANTS, (kills + VARIANTS * POLICIES - 1) / (VARIANTS * POLICIES), next_random(&seed), &totals);
-    print_message("random deaths: %llu producers, %llu readers; rows: %llu written, %llu accepted, %llu lost\n",
-                  (unsigned long long)totals.producers, (unsigned long long)totals.gates, (unsigned long long)totals.rows,
-                  (unsigned long long)totals.accepted, (unsigned long long)totals.lost);
+        let_die(kind % VARIANTS, kind / VARIANTS, each, next_random(&seed), &totals);
+    print_message("random deaths: %llu producers, %llu readers; ",
+        (unsigned long long)totals.producers, (unsigned long long)totals.gates);
+    print_message("rows: %llu written, %llu accepted, %llu lost\n", (unsigned long long)totals.rows,
+        (unsigned long long)totals.accepted, (unsigned long long)totals.lost);
     CHECK(totals.producers + totals.gates >= kills);
     CHECK_IS(totals.accepted + totals.lost, totals.rows);
 }
 
 /* ---- (3) sleepers ---- */
 
-/* Sleeps for `countdown` rows, without an end of its own: who is not woken sleeps for ever. The answer is its exit status.
- * With `seed` it is stopped at that operation of its wait. */
+/* Sleeps for `countdown` rows, without an end of its own: who is not woken sleeps for ever. The
+ * answer is its exit status. With `seed` it is stopped at that operation of its wait. */
 static int sleep_for_rows(void *argument)
 {
     struct stage *stage = (struct stage *)argument;
@@ -760,7 +845,8 @@ static void the_most_modest_sleeper_is_woken_first(void **state)
     cbuf_ring ring;
     resume(stage, &ring);
     for (int round = 0; round < 10; round++) { /* whichever of them came first */
-        pid_t one = start_sleeper(stage, &ring, 0, round % 2 ? 5 : 1), two = start_sleeper(stage, &ring, 1, round % 2 ? 1 : 5);
+        pid_t one = start_sleeper(stage, &ring, 0, round % 2 ? 5 : 1);
+        pid_t two = start_sleeper(stage, &ring, 1, round % 2 ? 1 : 5);
         CHECK_IS(produce(stage, &ring, ONE, 1), 1);
         CHECK_IS(finish(round % 2 ? two : one), 1);
         CHECK_IS(produce(stage, &ring, BATCH, 4), 4);
@@ -820,7 +906,8 @@ static void a_clean_close_wakes_sleepers(void **state)
         resume(stage, &ring);
         produce(stage, &ring, BATCH, 3);
         pid_t one = start_sleeper(stage, &ring, 0, 1), two = start_sleeper(stage, &ring, 1, 5);
-        if (round % 2) produce(stage, &ring, ONE, 1); /* too few for the second, who gets them in the end */
+        /* Too few for the second, who gets them in the end. */
+        if (round % 2) produce(stage, &ring, ONE, 1);
         cbuf_close(&ring);
         CHECK_IS(finish(one), round % 2 ? 1 : 40 - CBUF_ECLOSED);
         CHECK_IS(finish(two), round % 2 ? 1 : 40 - CBUF_ECLOSED);
@@ -855,7 +942,8 @@ static void a_ring_that_is_retired_wakes_sleepers(void **state)
     }
 }
 
-/* Fills the ring and waits for room, for ever if it is not woken. With `seed` it is stopped at that operation of its wait. */
+/* Fills the ring and waits for room, for ever if it is not woken. With `seed` it is stopped at that
+ * operation of its wait. */
 static int wait_for_room(void *argument)
 {
     struct stage *stage = (struct stage *)argument;
@@ -913,7 +1001,8 @@ static void a_producer_killed_waiting_for_room_wedges_nobody(void **state)
     }
 }
 
-/* The room comes while the producer stands still at one of its operations, on its way to wait for it. */
+/* The room comes while the producer stands still at one of its operations, on its way to wait for
+ * it. */
 static void who_is_about_to_wait_for_room_misses_no_wake_up(void **state)
 {
     (void)state;
@@ -997,13 +1086,15 @@ static void a_stopped_reader_is_not_dead(void **state)
         kill(gate, SIGSTOP);
         CHECK_IS(waitpid(gate, &status, WUNTRACED), gate);
         fill(stage, &ring);
-        for (int64_t began = now_ns(); now_ns() - began < 20000000;) /* more than a look at it each millisecond */
+        /* More than a look at it each millisecond. */
+        for (int64_t began = now_ns(); now_ns() - began < 20000000;)
             CHECK_IS(produce(stage, &ring, ONE, 1), on_full == CBUF_BLOCK ? CBUF_ETIMEDOUT : 0);
         CHECK_IS(cbuf_reader_open(&reader, &ring, NULL), CBUF_ESLOTS);
         CHECK_IS(cbuf_reader_stats_get(&ring, 0, &stats), 1);
         CHECK(stats.gate && !stats.demoted && stats.pid == (uint32_t)gate);
         CHECK_IS(end_by(gate, SIGKILL), -SIGKILL); /* but now it is */
-        for (int64_t began = now_ns(); produce(stage, &ring, ONE, 1) != 1;) CHECK(now_ns() - began < 20000000000);
+        for (int64_t began = now_ns(); produce(stage, &ring, ONE, 1) != 1;)
+            CHECK(now_ns() - began < 20000000000);
         cbuf_close(&ring);
         end_stage(stage);
     }
@@ -1090,6 +1181,7 @@ int main(void)
         TEST(a_ring_is_made_whole_or_not_at_all),
         TEST(who_dies_replacing_or_removing_leaves_a_ring_or_none),
         TEST(what_is_made_and_removed_at_the_same_time_is_whole_or_gone),
+        TEST(an_attach_waits_while_its_ring_is_being_replaced),
         TEST(a_gate_may_die_at_any_operation),
         TEST(a_reader_that_stands_still_anywhere_keeps_no_producer_from_starting),
         TEST(random_deaths_tear_and_lose_no_row_unaccounted),

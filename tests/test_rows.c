@@ -453,16 +453,19 @@ TEST(strides_and_the_place_of_the_number_are_frozen)
     enum { IN_PLACE = 1, PAD = 2, SHARED = 4 };
     static const struct {
         uint32_t row_bytes, covered, kind, numbered, dense;
-    } facts[] = { { 1, 1, 0, 8, 8 }, { 4, 4, 0, 8, 8 }, { 5, 5, 0, 16, 8 }, { 8, 8, 0, 16, 8 },
-        { 8, 5, 0, 16, 8 }, { 8, 4, SHARED, 8, 8 }, { 8, 4, IN_PLACE, 16, 8 },
-        { 12, 12, 0, 16, 16 }, { 12, 8, 0, 16, 16 }, { 13, 13, 0, 24, 16 },
-        { 16, 12, SHARED, 16, 16 }, { 20, 20, 0, 24, 24 }, { 24, 24, 0, 32, 24 },
-        { 32, 28, SHARED, 32, 32 }, { 32, 29, 0, 40, 32 }, { 32, 28, IN_PLACE, 40, 32 },
-        { 64, 60, SHARED, 64, 64 }, { 64, 64, 0, 72, 64 }, { 1, 1, PAD, 8, 8 },
-        { 9, 9, PAD, 16, 16 }, { 16, 16, PAD, 32, 16 }, { 20, 20, PAD, 32, 32 },
-        { 24, 24, PAD, 32, 32 }, { 24, 20, PAD, 32, 32 }, { 32, 28, PAD | SHARED, 32, 32 },
-        { 32, 28, PAD | IN_PLACE, 64, 32 }, { 33, 33, PAD, 64, 64 }, { 60, 60, PAD, 64, 64 },
-        { 61, 61, PAD, 72, 64 }, { 64, 64, PAD, 72, 64 } };
+    } facts[] = {
+        { 1, 1, 0, 8, 8 },                { 4, 4, 0, 8, 8 },             { 5, 5, 0, 16, 8 },
+        { 8, 8, 0, 16, 8 },               { 8, 5, 0, 16, 8 },            { 8, 4, SHARED, 8, 8 },
+        { 8, 4, IN_PLACE, 16, 8 },        { 12, 12, 0, 16, 16 },         { 12, 8, 0, 16, 16 },
+        { 13, 13, 0, 24, 16 },            { 16, 12, SHARED, 16, 16 },    { 20, 20, 0, 24, 24 },
+        { 24, 24, 0, 32, 24 },            { 32, 28, SHARED, 32, 32 },    { 32, 29, 0, 40, 32 },
+        { 32, 28, IN_PLACE, 40, 32 },     { 64, 60, SHARED, 64, 64 },    { 64, 64, 0, 72, 64 },
+        { 1, 1, PAD, 8, 8 },              { 9, 9, PAD, 16, 16 },         { 16, 16, PAD, 32, 16 },
+        { 20, 20, PAD, 32, 32 },          { 24, 24, PAD, 32, 32 },       { 24, 20, PAD, 32, 32 },
+        { 32, 28, PAD | SHARED, 32, 32 }, { 33, 33, PAD, 64, 64 },       { 60, 60, PAD, 64, 64 },
+        { 61, 61, PAD, 72, 64 },          { 64, 64, PAD, 72, 64 },
+        { 32, 28, PAD | IN_PLACE, 64, 32 }
+    };
     for (size_t k = 0; k < COUNT_OF(facts); k++)
         for (uint8_t layout = CBUF_NUMBERED; layout <= CBUF_DENSE; layout++) {
             cbuf_column column = bytes_column(facts[k].covered);
@@ -478,11 +481,9 @@ TEST(strides_and_the_place_of_the_number_are_frozen)
             uint32_t stride = layout == CBUF_DENSE ? facts[k].dense : facts[k].numbered;
             assert_int_equal(cbuf_stride(&pair.ring), stride);
             assert_int_equal(cbuf_stride(&pair.consumer), stride);
-            bool shared = layout == CBUF_NUMBERED && facts[k].kind & SHARED;
-            assert_int_equal(pair.ring.file->facts.features,
-                shared                     ? CBUF__SHARED_TAIL
-                    : layout == CBUF_DENSE ? CBUF__DENSE
-                                           : 0);
+            unsigned features = layout == CBUF_DENSE ? CBUF__DENSE : 0;
+            if (layout == CBUF_NUMBERED && facts[k].kind & SHARED) features = CBUF__SHARED_TAIL;
+            assert_int_equal(pair.ring.file->facts.features, features);
             for (uint64_t sequence = 0; sequence < 6; sequence++) {
                 const unsigned char *place = (const unsigned char *)pair.memory +
                     pair.ring.file->facts.rows_offset + sequence % 4 * stride;

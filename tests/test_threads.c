@@ -282,8 +282,8 @@ static void *play_ball(void *argument)
 {
     struct echo *e = (struct echo *)argument;
     int64_t before = cbuf__now_ns(CBUF__MONOTONIC);
-    for (uint32_t cpu = 0; e->one_processor && cpu < 1024 && cbuf_pin_thread(cpu); cpu++) {
-    } /* the first that we may have */
+    uint32_t cpu = 0; /* the first that we may have */
+    while (e->one_processor && cpu < 1024 && cbuf_pin_thread(cpu)) cpu++;
     for (uint64_t round = 0, row = 0; round < e->rounds && e->slow < 3 && !e->fault; round++) {
         if (e->calls && cbuf_write(e->out, &round) != 1) e->fault = "a number could not be written";
         int64_t there = cbuf_wait(&e->in, 1, CBUF_FOREVER);

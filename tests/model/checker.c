@@ -16,7 +16,7 @@
  *      and chooses among all places. Likewise a plain access (if a conflicting access is not
  *      ordered before it, it is a race, found at the later of the two), the wait for a thread that
  *      has ended, and a death: whether a mortal thread dies before an operation is chosen once, on
- *      arrival there.
+ *      arrival there, and only if the others can have noticed something of it since the last time.
  *   2. A load of a message that exists commutes with every step of another thread, in both
  *      directions. So a thread that arrives at a load takes one of the messages there are, or is
  *      *deferred*: it gives way, and may then read only a message made later. Every pair of a load
@@ -39,7 +39,8 @@
  *      P; but then that operation of P is executed later, which is seen in the same way and makes
  *      the search defer the intruder.
  *      This argument needs that a thread stopped by an assumption does not stop the others.
- *   4. Fences that are not seq_cst touch the own views only: no choice.
+ *   4. A seq_cst fence that would add nothing to the global view is not deferred at all: by coming
+ *      later it helps nobody. Other fences touch the thread's own views only: no choice.
  *
  * An asymmetric barrier makes every other thread execute a seq_cst fence. Its place is chosen by
  * that thread, before each of its operations while the request is open. As the request may come
@@ -150,7 +151,7 @@ struct thread {
     unsigned new_messages; /* since: messages with this number or a higher one are new */
     unsigned seen_fences, seen_waits, seen_wakes;
     unsigned requests; /* bit I: a barrier of thread I asks for a fence */
-    bool declined;     /* the fence asked for comes after this operation */
+    unsigned declined; /* likewise: the fence asked for comes after this operation */
     bool serving;      /* is executing such a fence */
     bool just_fenced;  /* its last operation was a seq_cst fence of its own */
     bool just_loaded;  /* its last operation was a load, of a message of this place and time */
@@ -178,7 +179,7 @@ enum outcome { COMPLETE, BLOCKED, PRUNED, VIOLATION, RESTART };
 
 enum stop { NOT_STOPPED, FAILED, REDUNDANT, FIRST_BARRIER };
 
-/* --------------------------------------------------------------------------------------- state */
+/* ---------------------------------------------------------------------------------------- state */
 
 /* Lasts for one search. */
 static struct {
@@ -214,8 +215,8 @@ static struct {
 } names[NAMES];
 static unsigned name_count;
 
-/* One fiber for each thread; the scheduler, and the test's setup and check, run on the program's own
- * stack. */
+/* One fiber for each thread; the scheduler, and the test's setup and check, run on the program's
+ * own stack. */
 static struct {
     ucontext_t scheduler, thread[THREADS];
     jmp_buf callback; /* the way out of setup and check when they fail */
@@ -233,8 +234,8 @@ _Noreturn static void fail_limit(const char *what, unsigned limit)
 
 static struct thread *next_runnable(void);
 
-/* Leaves the running thread's fiber for the next one, or for the scheduler if there is none. Returns
- * when the thread is resumed, if ever. */
+/* Leaves the running thread's fiber for the next one, or for the scheduler if there is none.
+ * Returns when the thread is resumed, if ever. */
 static void leave(void)
 {
     struct thread *t = machine.running, *next = NULL;
@@ -334,9 +335,9 @@ static const char *name_of(unsigned location)
     return unnamed[turn];
 }
 
-/* ------------------------------------------------------------------------- the tree of choices */
+/* -------------------------------------------------------------------------- the tree of choices */
 
-/* The choice at this depth of the path: an old one when replaying, else a new one with COUNT ways. */
+/* The choice at this depth of the path: an old one when replaying, else a new one. */
 static struct choice *next_choice(unsigned base, unsigned count)
 {
     if (machine.depth == CHOICES)
@@ -399,7 +400,7 @@ static bool advance_path(void)
     return false;
 }
 
-/* -------------------------------------------------------------------------- views and messages */
+/* --------------------------------------------------------------------------- views and messages */
 
 static void join_times(struct view *into, const struct view *from)
 {
@@ -565,7 +566,7 @@ static void exchange_views(struct thread *t)
     open_deferrals(CAUSE_FENCE, t);
 }
 
-/* --------------------------------------------------------------------- which ways an operation has */
+/* ------------------------------------------------------------------ which ways an operation has */
 
 static bool finished(const struct thread *t)
 {
@@ -664,7 +665,7 @@ static unsigned ways(const struct thread *t, uint16_t *found)
     return 1;
 }
 
-/* Has the global view all that T's view has? */
+/* Has the global view of the fences all that VIEW has? */
 static bool nothing_to_publish(const struct view *view)
 {
     for (unsigned i = 0; i < LOCATIONS; i++)
@@ -673,8 +674,8 @@ static bool nothing_to_publish(const struct view *view)
     return true;
 }
 
-/* The same for a fence or the end of a barrier. A fence that publishes nothing hinders nobody, and
- * can only be hindered more by coming later. */
+/* When is it worth to defer T's fence, or the end of its barrier? Not if it publishes nothing: then
+ * it hinders nobody, and by coming later it could only be hindered more itself. */
 static enum deferral deferral_of_fence(const struct thread *t)
 {
     bool nothing = nothing_to_publish(&t->acquired); /* which holds all of `current` */
@@ -691,7 +692,7 @@ static enum deferral deferral_of_fence(const struct thread *t)
     return nothing ? NEVER : IF_CAUSED;
 }
 
-/* When is it worth to defer THREAD's operation? */
+/* The same for any operation. */
 static enum deferral deferral_of(const struct thread *t)
 {
     switch (t->op.kind) {
@@ -713,7 +714,7 @@ static enum deferral deferral_of(const struct thread *t)
     return NEVER;
 }
 
-/* What another thread must do later to make that worth while. */
+/* What another thread must do later to make deferring this worth while. */
 static unsigned cause_of(const struct operation *op)
 {
     if (op->kind == SC_FENCE || op->kind == BARRIER)
@@ -725,7 +726,7 @@ static bool runnable(const struct thread *t)
 {
     if (t->state != RUNNING)
         return false;
-    return (t->requests != 0 && !t->declined && !t->serving) || ways(t, NULL) > 0;
+    return ((t->requests & ~t->declined) != 0 && !t->serving) || ways(t, NULL) > 0;
 }
 
 static bool others_can_run(const struct thread *t)
@@ -736,7 +737,7 @@ static bool others_can_run(const struct thread *t)
     return false;
 }
 
-/* ---------------------------------------------------------------- the life of an operation */
+/* --------------------------------------------------------------------- the life of an operation */
 
 _Noreturn static void finish(struct thread *t, enum thread_state state)
 {
@@ -777,6 +778,7 @@ static void serve(struct thread *t, unsigned initiator)
     }
     t->just_loaded = false;
     t->requests &= ~(1u << initiator);
+    t->declined = 0; /* each other one can come after this fence */
     trace(t, "fence for the barrier of %s", machine.threads[initiator].name);
     join_times(&machine.fenced, &machine.threads[initiator].current);
     exchange_views(t);
@@ -804,12 +806,13 @@ static bool fence_comes_now(const struct thread *t)
 static bool serve_some(struct thread *t)
 {
     bool any = false;
-    while (t->requests != 0 && !t->declined && !t->serving) {
+    while ((t->requests & ~t->declined) != 0 && !t->serving) {
+        unsigned initiator = (unsigned)__builtin_ctz(t->requests & ~t->declined);
         if (fence_comes_now(t)) {
-            serve(t, (unsigned)__builtin_ctz(t->requests));
+            serve(t, initiator);
             any = true;
         } else {
-            t->declined = true;
+            t->declined |= 1u << initiator;
         }
     }
     return any;
@@ -863,7 +866,8 @@ static void consider_death(struct thread *t)
 static void arrive(struct thread *t, struct operation op)
 {
     t->op = op;
-    t->deferred = t->declined = false;
+    t->deferred = false;
+    t->declined = 0;
     if (search.unreduced) {
         leave();
         return;
@@ -902,7 +906,7 @@ static unsigned take_turn(struct thread *t, uint16_t *found)
     return way;
 }
 
-/* ---------------------------------------------------------------------------------- operations */
+/* ----------------------------------------------------------------------------------- operations */
 
 static const char *const order_names[] = { "relaxed", "acquire", "release", "acq_rel", "seq_cst" };
 
@@ -1038,7 +1042,7 @@ static void request_fences(const struct thread *t)
         if (u == t->number)
             continue;
         machine.threads[u].requests |= 1u << t->number;
-        machine.threads[u].declined = false;
+        machine.threads[u].declined &= ~(1u << t->number);
     }
     open_deferrals(CAUSE_REQUEST, t);
 }
@@ -1174,7 +1178,7 @@ void checker_pause(void)
     checker_assume(t == NULL || t->pauses++ < machine.pauses);
 }
 
-/* ------------------------------------------------------------------------ threads and settings */
+/* ------------------------------------------------------------------------- threads and settings */
 
 unsigned checker_spawn(const char *name, void (*function)(void *argument), void *argument)
 {
@@ -1219,7 +1223,7 @@ void checker_assume(bool condition)
     finish(machine.running, STUCK);
 }
 
-/* --------------------------------------------------------------------------------- the scheduler */
+/* -------------------------------------------------------------------------------- the scheduler */
 
 static void thread_fiber(void)
 {

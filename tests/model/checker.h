@@ -9,7 +9,7 @@
  *     static void writer(void *unused) { (void)unused; checker_store(&data, 1, CHECKER_RELAXED);
  *                                        checker_store(&flag, 1, CHECKER_RELEASE); }
  *     static void reader(void *unused) { (void)unused; if (checker_load(&flag, CHECKER_ACQUIRE))
- *                                            checker_assert(checker_load(&data, CHECKER_RELAXED)); }
+ *                                        checker_assert(checker_load(&data, CHECKER_RELAXED)); }
  *     static void setup(const void *unused) { (void)unused; data = flag = 0;
  *                         checker_spawn("writer", writer, NULL);
  *                         checker_spawn("reader", reader, NULL); }
@@ -151,7 +151,7 @@ bool checker_has_barriers(void); /* they were not refused */
 /* Lets every thread pass checker_pause COUNT times before the next one stops it (default 0). */
 void checker_allow_pauses(unsigned count);
 
-/* ------------------------------------------------------------------------- what a thread calls */
+/* -------------------------------------------------------------------------- what a thread calls */
 
 /* From now on the calling thread may die before any of its operations and at its end (or no
  * longer). */
@@ -173,7 +173,7 @@ _Noreturn void checker_fail(const char *file, int line, const char *text);
 /* Writes a line of the test's own into the trace, if one is being made. */
 void checker_note(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
-/* ------------------------------------------------------------------- what a check function calls */
+/* ------------------------------------------------------------------ what a check function calls */
 
 /* True if THREAD was killed. */
 bool checker_killed(unsigned thread);
@@ -181,8 +181,8 @@ bool checker_killed(unsigned thread);
 /* True if THREAD sleeps, and nobody is left to wake it. */
 bool checker_asleep(unsigned thread);
 
-/* ----------------------------------------------------------------------------------- operations
- * Of 8 bytes, aligned. */
+/* ----------------------------------------------------------------------------------- operations */
+/* On words of 8 bytes, aligned. */
 
 uint64_t checker_load(const void *address, enum checker_order order);
 void checker_store(void *address, uint64_t value, enum checker_order order);

@@ -6,16 +6,20 @@
 
 static const struct checker_test tests[] = {
     MODEL_CASE("capacity-2", .capacity = 2, .step = 1, DENSE, .rows = 5, .reads = 2, .max = 2),
-    MODEL_CASE("start-1", .capacity = 2, .step = 1, DENSE, .rows = 5, .start = 1, .reads = 2, .max = 2),
-    MODEL_CASE("from-head", .capacity = 2, .step = 1, DENSE, .rows = 5, .from_head = true, .reads = 2,
-         .max = 2),
-    MODEL_CASE("capacity-4-step-1", .capacity = 4, .step = 1, DENSE, .rows = 7, .reads = 2, .max = 3),
-    MODEL_CASE("capacity-4-step-2", .capacity = 4, .step = 2, DENSE, .rows = 7, .reads = 2, .max = 3),
-    MODEL_CASE("batches", .capacity = 8, .step = 2, DENSE, .rows = 12, .batch = 2, .reads = 2, .max = 3),
+    MODEL_CASE("start-1", .capacity = 2, .step = 1, DENSE, .rows = 5, .start = 1, .reads = 2,
+               .max = 2),
+    MODEL_CASE("from-head", .capacity = 2, .step = 1, DENSE, .rows = 5, .from_head = true,
+               .reads = 2, .max = 2),
+    MODEL_CASE("capacity-4-step-1", .capacity = 4, .step = 1, DENSE, .rows = 7, .reads = 2,
+               .max = 3),
+    MODEL_CASE("capacity-4-step-2", .capacity = 4, .step = 2, DENSE, .rows = 7, .reads = 2,
+               .max = 3),
+    MODEL_CASE("batches", .capacity = 8, .step = 2, DENSE, .rows = 12, .batch = 2, .reads = 2,
+               .max = 3),
     MODEL_CASE("in-place", .capacity = 2, .step = 1, DENSE, .rows = 5, .reads = 2, .max = 2,
-         .in_place = true),
+               .in_place = true),
     MODEL_CASE("snapshot", .capacity = 2, .step = 1, DENSE, .rows = 5, .reads = 2, .max = 2,
-         .observe = true),
+               .observe = true),
 };
 
 int main(int argc, char **argv)

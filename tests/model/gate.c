@@ -13,12 +13,12 @@
 struct setting {
     uint32_t capacity, step;
     uint8_t layout, on_full;
-    uint64_t rows;     /* that the producer tries to write */
-    uint32_t readers;  /* one, or two of which the second has registered before; 0: one */
-    uint32_t reads;    /* calls of cbuf_read, for two rows each */
+    uint64_t rows;    /* that the producer tries to write */
+    uint32_t readers; /* one, or two of which the second has registered before; 0: one */
+    uint32_t reads;   /* calls of cbuf_read, for two rows each */
     bool plain;
-    bool oldest;       /* the reader begins at the oldest row: it may lose some, but knows how many */
-    bool comes_back;   /* it leaves after its reads, and does all again */
+    bool oldest;     /* the reader begins at the oldest row: it may lose some, but knows how many */
+    bool comes_back; /* it leaves after its reads, and does all again */
 };
 
 static const struct setting *setting;
@@ -66,8 +66,10 @@ static void set_up(const void *arguments)
 {
     setting = arguments;
     refused = 0;
-    cbuf_options options = { .capacity = setting->capacity, .reserve_step = setting->step,
-                             .layout = setting->layout, .on_full = setting->on_full,
+    cbuf_options options = { .capacity = setting->capacity,
+                             .reserve_step = setting->step,
+                             .layout = setting->layout,
+                             .on_full = setting->on_full,
                              .max_readers = reader_count() };
     struct model_shape shape = { .words = 2, .shared = setting->layout == CBUF_NUMBERED };
     model_make_ring(setting, &options, shape);
@@ -94,25 +96,25 @@ static void check(const void *unused)
 }
 
 #define NUMBERED .layout = CBUF_NUMBERED
-#define DENSE .layout = CBUF_DENSE
+#define DENSE    .layout = CBUF_DENSE
 
 static const struct checker_test tests[] = {
     MODEL_CASE("block", .capacity = 2, .step = 1, NUMBERED, .on_full = CBUF_BLOCK, .rows = 4,
-         .reads = 2),
+               .reads = 2),
     MODEL_CASE("block-plain", .capacity = 2, .step = 1, DENSE, .on_full = CBUF_BLOCK, .rows = 4,
-         .reads = 2, .plain = true),
-    MODEL_CASE("block-plain-step-2", .capacity = 4, .step = 2, DENSE, .on_full = CBUF_BLOCK, .rows = 7,
-         .reads = 2, .plain = true),
-    MODEL_CASE("block-comes-back", .capacity = 2, .step = 1, DENSE, .on_full = CBUF_BLOCK, .rows = 4,
-         .reads = 1, .comes_back = true),
-    MODEL_CASE("block-two-gates", .capacity = 2, .step = 1, DENSE, .on_full = CBUF_BLOCK,
-               .rows = 4, .readers = 2, .reads = 2, .plain = true),
+               .reads = 2, .plain = true),
+    MODEL_CASE("block-plain-step-2", .capacity = 4, .step = 2, DENSE, .on_full = CBUF_BLOCK,
+               .rows = 7, .reads = 2, .plain = true),
+    MODEL_CASE("block-comes-back", .capacity = 2, .step = 1, DENSE, .on_full = CBUF_BLOCK,
+               .rows = 4, .reads = 1, .comes_back = true),
+    MODEL_CASE("block-two-gates", .capacity = 2, .step = 1, DENSE, .on_full = CBUF_BLOCK, .rows = 4,
+               .readers = 2, .reads = 2, .plain = true),
     MODEL_CASE("drop", .capacity = 2, .step = 1, NUMBERED, .on_full = CBUF_DROP_NEWEST, .rows = 4,
-         .reads = 2),
-    MODEL_CASE("drop-plain", .capacity = 2, .step = 1, DENSE, .on_full = CBUF_DROP_NEWEST, .rows = 4,
-         .reads = 2, .plain = true),
+               .reads = 2),
+    MODEL_CASE("drop-plain", .capacity = 2, .step = 1, DENSE, .on_full = CBUF_DROP_NEWEST,
+               .rows = 4, .reads = 2, .plain = true),
     MODEL_CASE("drop-from-oldest", .capacity = 2, .step = 1, NUMBERED, .on_full = CBUF_DROP_NEWEST,
-         .rows = 4, .reads = 2, .oldest = true),
+               .rows = 4, .reads = 2, .oldest = true),
 };
 
 int main(int argc, char **argv)

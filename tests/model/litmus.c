@@ -51,7 +51,7 @@ struct program {
     const char *outcomes; /* separated by |; NULL: a violation must be found */
 };
 
-/* ------------------------------------------------------------------------------- the interpreter */
+/* ------------------------------------------------------------------------------ the interpreter */
 
 static uint64_t words[WORDS] __attribute__((aligned(64)));
 static const struct program *running_program;
@@ -167,7 +167,7 @@ static void set_up(const void *arguments)
         checker_refuse_barriers();
 }
 
-/* -------------------------------------------------------------------------- sets of outcomes */
+/* ----------------------------------------------------------------------------- sets of outcomes */
 
 struct outcome_set {
     char text[OUTCOMES][OUTCOME_BYTES];
@@ -256,7 +256,7 @@ static struct checker_result search(const struct program *p, struct outcome_set 
     return checker_explore(&test, &options);
 }
 
-/* ------------------------------------------------------------------------------ the litmus tests */
+/* ----------------------------------------------------------------------------- the litmus tests */
 
 #define LD(word, order) { LOAD, word, 0, CHECKER_##order }
 #define ST(word, value, order) { STORE, word, value, CHECKER_##order }
@@ -468,7 +468,7 @@ static bool run_program(const struct program *p)
     return reduced && unreduced;
 }
 
-/* ---------------------------------------------------------------------------- random programs */
+/* ------------------------------------------------------------------------------ random programs */
 
 static uint64_t random_state;
 

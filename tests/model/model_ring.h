@@ -1,6 +1,7 @@
 /* model_ring.h: what the model tests of cbuf.h share: a small ring in static memory, rows whose
  * every word tells which row it belongs to, and a reader that checks all that cbuf_read promises.
- * The accesses of cbuf.h go to the checker (model_access.h); otherwise it is the shipping header. */
+ * The accesses of cbuf.h go to the checker (model_access.h); otherwise it is the shipping header.
+ */
 #ifndef MODEL_RING_H
 #define MODEL_RING_H
 
@@ -22,7 +23,7 @@ struct model_shape {
 static uint64_t model_memory[1024] __attribute__((aligned(128)));
 static cbuf_ring model_ring;        /* the producer's handle */
 static struct model_shape model_shape;
-static unsigned model_tags[MODEL_SEQUENCES]; /* whose row was accepted under a number; 0: none yet */
+static unsigned model_tags[MODEL_SEQUENCES]; /* whose row was accepted under each number; 0: none */
 
 /* A ring of that make, fresh. Making it takes long against an execution, so that what was made
  * first is kept and copied back: KEY tells one make from another. */

@@ -72,15 +72,16 @@ static void consume(void *unused)
 static void set_up(const void *arguments)
 {
     setting = arguments;
-    cbuf_options options = { .capacity = setting->capacity, .reserve_step = setting->step,
+    cbuf_options options = { .capacity = setting->capacity,
+                             .reserve_step = setting->step,
                              .layout = setting->layout };
     struct model_shape shape = { .words = 2, .shared = setting->layout == CBUF_NUMBERED };
     model_make_ring(setting, &options, shape);
     model_name_words();
     model_attach(successors, setting);
-    model_open(&reader, &model_ring,
-               &(cbuf_reader_options){ .anonymous = true, .start = CBUF_AT,
-                                       .sequence = setting->start });
+    model_open(
+        &reader, &model_ring,
+        &(cbuf_reader_options){ .anonymous = true, .start = CBUF_AT, .sequence = setting->start });
     checker_spawn("first", first, NULL);
     checker_spawn("second", second, NULL);
     if (setting->twice)
@@ -100,25 +101,25 @@ static void check(const void *unused)
 }
 
 #define NUMBERED .layout = CBUF_NUMBERED
-#define DENSE .layout = CBUF_DENSE
+#define DENSE    .layout = CBUF_DENSE
 
 static const struct checker_test tests[] = {
     MODEL_CASE("numbered", .capacity = 2, .step = 1, NUMBERED, .before = 1, .rows = 2, .after = 2,
-         .reads = 2, .max = 2),
+               .reads = 2, .max = 2),
     MODEL_CASE("numbered-from-head", .capacity = 2, .step = 1, NUMBERED, .before = 2, .rows = 2,
-         .after = 1, .reads = 1, .max = 2, .from_head = true),
-    MODEL_CASE("numbered-step-2", .capacity = 4, .step = 2, NUMBERED, .before = 3, .rows = 3, .after = 2,
-         .reads = 2, .max = 3),
-    MODEL_CASE("numbered-batch", .capacity = 8, .step = 2, NUMBERED, .before = 7, .rows = 2, .batch = 2,
-               .after = 1, .reads = 1, .max = 2, .start = 6),
-    MODEL_CASE("numbered-twice", .capacity = 2, .step = 1, NUMBERED, .before = 2, .rows = 1, .after = 1,
-         .reads = 1, .max = 2, .twice = true),
-    MODEL_CASE("dense", .capacity = 2, .step = 1, DENSE, .before = 1, .rows = 2, .after = 2, .reads = 2,
-         .max = 2),
+               .after = 1, .reads = 1, .max = 2, .from_head = true),
+    MODEL_CASE("numbered-step-2", .capacity = 4, .step = 2, NUMBERED, .before = 3, .rows = 3,
+               .after = 2, .reads = 2, .max = 3),
+    MODEL_CASE("numbered-batch", .capacity = 8, .step = 2, NUMBERED, .before = 7, .rows = 2,
+               .batch = 2, .after = 1, .reads = 1, .max = 2, .start = 6),
+    MODEL_CASE("numbered-twice", .capacity = 2, .step = 1, NUMBERED, .before = 2, .rows = 1,
+               .after = 1, .reads = 1, .max = 2, .twice = true),
+    MODEL_CASE("dense", .capacity = 2, .step = 1, DENSE, .before = 1, .rows = 2, .after = 2,
+               .reads = 2, .max = 2),
     MODEL_CASE("dense-batch", .capacity = 8, .step = 1, DENSE, .before = 7, .rows = 2, .batch = 2,
                .after = 1, .reads = 1, .max = 2),
-    MODEL_CASE("dense-from-head", .capacity = 4, .step = 2, DENSE, .before = 4, .rows = 2, .after = 1,
-         .reads = 1, .max = 3, .from_head = true),
+    MODEL_CASE("dense-from-head", .capacity = 4, .step = 2, DENSE, .before = 4, .rows = 2,
+               .after = 1, .reads = 1, .max = 3, .from_head = true),
 };
 
 int main(int argc, char **argv)

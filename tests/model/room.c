@@ -36,7 +36,8 @@ static void consume(void *unused)
 static void set_up(const void *arguments)
 {
     setting = arguments;
-    cbuf_options options = { .capacity = setting->capacity, .reserve_step = 1,
+    cbuf_options options = { .capacity = setting->capacity,
+                             .reserve_step = 1,
                              .on_full = CBUF_BLOCK };
     if (setting->no_barriers)
         checker_refuse_barriers();

@@ -3,26 +3,29 @@
 #include "model_rows.h"
 
 #define SHARED .shape = { .words = 2, .shared = true } /* the number in the struct's padding */
-#define APART .shape = { .words = 2 }                  /* in a word of its own */
+#define APART  .shape = { .words = 2 }                 /* in a word of its own */
 
 static const struct checker_test tests[] = {
     MODEL_CASE("capacity-2", .capacity = 2, .step = 1, SHARED, .rows = 5, .reads = 2, .max = 2),
     MODEL_CASE("number-apart", .capacity = 2, .step = 1, APART, .rows = 5, .reads = 2, .max = 2),
-    MODEL_CASE("start-1", .capacity = 2, .step = 1, SHARED, .rows = 5, .start = 1, .reads = 2, .max = 2),
-    MODEL_CASE("from-head", .capacity = 2, .step = 1, SHARED, .rows = 5, .from_head = true, .reads = 2,
-         .max = 2),
+    MODEL_CASE("start-1", .capacity = 2, .step = 1, SHARED, .rows = 5, .start = 1, .reads = 2,
+               .max = 2),
+    MODEL_CASE("from-head", .capacity = 2, .step = 1, SHARED, .rows = 5, .from_head = true,
+               .reads = 2, .max = 2),
     MODEL_CASE("row-by-row", .capacity = 2, .step = 1, SHARED, .rows = 4, .reads = 3, .max = 1),
     MODEL_CASE("typed", .capacity = 2, .step = 1, SHARED, .rows = 4, .reads = 3, .typed = true),
-    MODEL_CASE("capacity-4-step-1", .capacity = 4, .step = 1, SHARED, .rows = 7, .reads = 2, .max = 3),
-    MODEL_CASE("capacity-4-step-2", .capacity = 4, .step = 2, SHARED, .rows = 7, .reads = 2, .max = 3),
-    MODEL_CASE("capacity-4-start-1", .capacity = 4, .step = 2, SHARED, .rows = 8, .start = 1, .reads = 2,
-         .max = 3),
+    MODEL_CASE("capacity-4-step-1", .capacity = 4, .step = 1, SHARED, .rows = 7, .reads = 2,
+               .max = 3),
+    MODEL_CASE("capacity-4-step-2", .capacity = 4, .step = 2, SHARED, .rows = 7, .reads = 2,
+               .max = 3),
+    MODEL_CASE("capacity-4-start-1", .capacity = 4, .step = 2, SHARED, .rows = 8, .start = 1,
+               .reads = 2, .max = 3),
     MODEL_CASE("batches", .capacity = 8, .step = 2, SHARED, .rows = 12, .batch = 2, .reads = 2,
-         .max = 2),
+               .max = 2),
     MODEL_CASE("in-place", .capacity = 2, .step = 1, APART, .rows = 5, .reads = 2, .max = 2,
-         .in_place = true),
+               .in_place = true),
     MODEL_CASE("snapshot", .capacity = 2, .step = 1, SHARED, .rows = 5, .reads = 2, .max = 2,
-         .observe = true),
+               .observe = true),
 };
 
 int main(int argc, char **argv)

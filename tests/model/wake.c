@@ -8,13 +8,13 @@
 #include "model_os.h"
 
 struct setting {
-    uint64_t rows;       /* that the producer writes */
-    uint32_t readers;    /* each sleeps until it has read all */
-    uint32_t want;       /* each time for so many rows */
-    uint64_t wish;       /* another reader wishes to be woken at this head, and does not sleep */
-    bool no_barriers;    /* a kernel without membarrier: everyone fences */
-    bool closes;         /* the producer closes the ring; the readers wait for that too */
-    bool bare;           /* they do what is in the heart of cbuf_wait only, and read nothing */
+    uint64_t rows;    /* that the producer writes */
+    uint32_t readers; /* each sleeps until it has read all */
+    uint32_t want;    /* each time for so many rows */
+    uint64_t wish;    /* another reader wishes to be woken at this head, and does not sleep */
+    bool no_barriers; /* a kernel without membarrier: everyone fences */
+    bool closes;      /* the producer closes the ring; the readers wait for that too */
+    bool bare;        /* they do what is in the heart of cbuf_wait only, and read nothing */
     uint32_t capacity;
 };
 
@@ -73,7 +73,8 @@ static void set_up(const void *arguments)
 {
     static const char *const names[] = { "reader 0", "reader 1" };
     setting = arguments;
-    cbuf_options options = { .capacity = setting->capacity, .reserve_step = 1,
+    cbuf_options options = { .capacity = setting->capacity,
+                             .reserve_step = 1,
                              .max_readers = setting->readers };
     if (setting->no_barriers)
         checker_refuse_barriers();
@@ -99,7 +100,8 @@ static void check(const void *unused)
 
 static const struct checker_test tests[] = {
     MODEL_CASE("one-row", .capacity = 4, .rows = 1, .readers = 1, .want = 1),
-    MODEL_CASE("one-row-fenced", .capacity = 4, .rows = 1, .readers = 1, .want = 1, .no_barriers = true),
+    MODEL_CASE("one-row-fenced", .capacity = 4, .rows = 1, .readers = 1, .want = 1,
+               .no_barriers = true),
     MODEL_CASE("two-rows", .capacity = 4, .rows = 2, .readers = 1, .want = 1, .bare = true),
     MODEL_CASE("two-rows-fenced", .capacity = 4, .rows = 2, .readers = 1, .want = 1,
                .no_barriers = true),
