@@ -543,8 +543,9 @@ static void what_is_no_ring_is_refused_and_left_alone(void **state)
         CHECK_IS(lstat(path, &was), 0);
         traces_now(&before);
         int error = cbuf_attach(&ring, path, NULL);
-        CHECK_IS_FOR(cbuf_error(&ring), error,
-            thing == LINK || thing == DANGLING ? CBUF_EACCES : CBUF_EFORMAT);
+        bool followed = thing != LINK && thing != DANGLING;
+        CHECK_FOR(cbuf_error(&ring), error == (followed ? CBUF_EFORMAT : CBUF_EACCES) ||
+                (thing == DEVICE && error == CBUF_EACCES)); /* on a file system without them */
         CHECK_FOR(cbuf_error(&ring), says(&ring, path));
         CHECK_FOR(text, create_as(&ring, path, CBUF_RESUME) < 0);
         CHECK_FOR(cbuf_error(&ring), says(&ring, path));
@@ -1280,13 +1281,13 @@ static void memory_is_reported_as_the_kernel_has_it(void **state)
             info.huge <= info.resident);
         CHECK(info.page_size >= 4096 && (info.page_size & (info.page_size - 1)) == 0);
         CHECK_IS(info.locked, locked_bytes_of_process() - locked_before);
-        if (want == 0) CHECK(info.resident < info.bytes / 2 && !info.locked && !info.huge);
+        if (want == 0) CHECK(info.resident < info.bytes && !info.locked);
         if (want & 1 && !info.populate_errno) CHECK(info.resident == info.bytes);
         CHECK(want & 1 || !info.populate_errno);
         CHECK(want & 2 ? (info.lock_errno == 0) == (info.locked == info.bytes)
                        : !info.lock_errno && !info.locked);
-        CHECK(want & 4 ? (info.huge_errno == 0) == (info.huge >= 4u << 20)
-                       : !info.huge_errno && !info.huge);
+        if (want & 4 && !info.huge_errno) CHECK(info.huge >= 4u << 20);
+        CHECK(want & 4 || !info.huge_errno);
         CHECK(want & 8 ? info.numa_errno != 0 || info.numa_node == 0 : !info.numa_errno);
         write_ticks(&ring, 10);
         cbuf_close(&ring);

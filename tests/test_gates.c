@@ -152,7 +152,7 @@ TEST(a_blocked_write_goes_on_whenever_a_gate_reads_or_closes)
 {
     static void (*const deeds[])(void *) = { read_one, close_gate };
     for (size_t k = 0; k < COUNT_OF(shapes) * COUNT_OF(deeds); k++) /* it polls 1,000 times first */
-        for (uint64_t n = 0; n < 1100; n += n < 60 || n > 1000 ? 1 : 47) {
+        for (uint64_t n = 0; n < 1100; n += n < 60 || n >= 990 ? 1 : 31) {
             struct pair pair;
             struct follower gate;
             cbuf_options options = gated(4, CBUF_BLOCK);

@@ -539,7 +539,8 @@ TEST(random_texts_are_refused_or_make_sense)
     static const char *const pieces[] = { "{", "}", "[", "]", ",", ":", "'", "\\", "'columns':[",
         "{'name':'", "','type':'", "','offset':", "int8", "float64", "S5", "timestamp[ns]", "0",
         "8", "17", "4294967296", "-1", "null", " ", "\n", "x", "y", "z", "'name':'x'",
-        "'type':'bool'", "'offset':1", X, Y, X "," Y, "{'columns':[", "]}", "\xff", "\x01", "'a':" };
+        "'type':'bool'", "'offset':1", X, Y, X "," Y, "{'columns':[", "]}", "\xff", "\x01",
+        "'a':" };
     uint64_t seed = 0x5eed0007, valid = 0;
     char sample[2048], text[4096];
     size_t bytes = sample_text(sample, sizeof sample);
