@@ -1023,7 +1023,7 @@ CBUF__SLOW void cbuf__scan_gates(cbuf_ring *ring)
     for (uint32_t k = 0; k < high; k++) {
         struct cbuf__slot *slot = &ring->readers->slots[k];
         uint64_t cursor = cbuf__load_acquire(&slot->cursor); /* G2: done with the rows before it */
-        if (cursor >= oldest || !cbuf__load_relaxed(&slot->gate)) continue;
+        if (cursor >= oldest || !cbuf__load_acquire(&slot->gate)) continue; /* G2 */
         uint64_t demoted = cbuf__load_relaxed(ring->gates + k);
         if (demoted && demoted == cbuf__load_relaxed(&slot->incarnation)) continue;
         oldest = cursor;
@@ -1569,7 +1569,7 @@ static inline void cbuf_reader_close(cbuf_reader *reader)
     if (!reader->ring) return;
     if (reader->slot && reader->ring->local->never == UINT64_MAX) { /* a forked child's is not */
         bool gate = cbuf__load_relaxed(&reader->slot->gate) != 0;
-        cbuf__store_relaxed(&reader->slot->gate, 0);
+        cbuf__store_release(&reader->slot->gate, 0); /* G2 */
         cbuf__store_release(&reader->slot->cursor, CBUF__FREE);
         cbuf__store_release(&reader->slot->owned, 0);
         if (gate) cbuf__wake(&reader->ring->readers->room, CBUF__FREE);

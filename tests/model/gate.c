@@ -106,7 +106,7 @@ static const struct checker_test tests[] = {
     MODEL_CASE("block-plain-step-2", .capacity = 4, .step = 2, DENSE, .on_full = CBUF_BLOCK,
                .rows = 7, .reads = 2, .plain = true),
     MODEL_CASE("block-comes-back", .capacity = 2, .step = 1, DENSE, .on_full = CBUF_BLOCK,
-               .rows = 4, .reads = 1, .comes_back = true),
+               .rows = 4, .reads = 1, .comes_back = true, .plain = true),
     MODEL_CASE("block-two-gates", .capacity = 2, .step = 1, DENSE, .on_full = CBUF_BLOCK, .rows = 4,
                .readers = 2, .reads = 2, .plain = true),
     MODEL_CASE("drop", .capacity = 2, .step = 1, NUMBERED, .on_full = CBUF_DROP_NEWEST, .rows = 4,
