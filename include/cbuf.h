@@ -1222,7 +1222,8 @@ static inline int64_t cbuf_write_columns(
     if (ring->row_bytes > sizeof row) return CBUF_EINVAL;
     for (uint32_t k = 0; k < count; k++) {
         const cbuf_column *column = arrays[k].column;
-        if (column->offset + CBUF_TYPE_BYTES(column->type) > ring->row_bytes) return CBUF_EINVAL;
+        uint64_t end = CBUF__AS(uint64_t, column->offset) + CBUF_TYPE_BYTES(column->type);
+        if (end > ring->row_bytes) return CBUF_EINVAL;
     }
     memset(row, 0, ring->row_bytes);
     for (uint64_t i = 0; i < n; i++) {
@@ -1652,7 +1653,8 @@ static inline int cbuf_seek_value(
     uint32_t bytes = CBUF_TYPE_BYTES(column->type), kind = column->type >> 24;
     int error = cbuf__usable(ring, ring->row_bytes);
     if (error) return error;
-    if (kind < 1 || kind > 5 || bytes < 1 || bytes > 8 || column->offset + bytes > ring->row_bytes)
+    uint64_t end = CBUF__AS(uint64_t, column->offset) + bytes;
+    if (kind < 1 || kind > 5 || bytes < 1 || bytes > 8 || end > ring->row_bytes)
         return CBUF_EINVAL;
     uint64_t low = cbuf_oldest(ring), high = cbuf_head(ring), wanted;
     wanted = cbuf__order_of(column->type, value);
@@ -2613,6 +2615,7 @@ CBUF__SLOW void *cbuf__map(int fd, uint64_t size, bool writable, bool huge)
     const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
     const int protection = writable ? PROT_READ | PROT_WRITE : PROT_READ;
     void *hint = NULL, *space = MAP_FAILED;
+    if (size > SIZE_MAX / 2) return errno = EFBIG, hint; /* more than 32 bits can address */
     if (huge) space = mmap(NULL, bytes + align, PROT_NONE, flags, -1, 0);
     if (space != MAP_FAILED) {
         size_t before = align - CBUF__ADDRESS(space) % align;

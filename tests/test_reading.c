@@ -497,6 +497,8 @@ TEST(seeking_by_value_finds_the_first_row_that_is_not_less_for_every_numeric_typ
         assert_int_equal(cbuf_seek_value(&reader, &columns[1], "abcde"), CBUF_EINVAL);
         found.offset = pair.ring.row_bytes - 1 + (CBUF_TYPE_BYTES(found.type) == 1);
         assert_int_equal(cbuf_seek_value(&reader, &found, "abcdefgh"), CBUF_EINVAL);
+        found.offset = UINT32_MAX;
+        assert_int_equal(cbuf_seek_value(&reader, &found, "abcdefgh"), CBUF_EINVAL);
         cbuf_reader_close(&reader);
         close_pair(&pair);
     }

@@ -578,6 +578,23 @@ TEST(a_column_may_lie_at_any_offset_and_bytes_between_columns_need_not_be_carrie
     }
 }
 
+TEST(columns_beyond_the_row_are_not_written)
+{
+    static const uint32_t offsets[] = { 9, 16, UINT32_MAX - 7, UINT32_MAX };
+    cbuf_column column = bytes_column(16);
+    cbuf_options options = options_of(4, &column, 1);
+    struct pair pair;
+    uint64_t value = 0;
+    open_pair(&pair, &options);
+    for (size_t k = 0; k < COUNT_OF(offsets); k++) {
+        cbuf_column beyond = { "x", CBUF_UINT64, offsets[k] };
+        cbuf_array array = { &beyond, &value };
+        assert_int_equal(cbuf_write_columns(&pair.ring, &array, 1, 1), CBUF_EINVAL);
+    }
+    assert_int_equal(cbuf_head(&pair.ring), 0);
+    close_pair(&pair);
+}
+
 /* ---- claims, and what is refused ---- */
 
 TEST(what_is_claimed_is_not_seen_before_it_is_published)
@@ -749,6 +766,7 @@ int main(void)
         cmocka_unit_test(a_dense_ring_of_doubles_is_a_plain_matrix),
         cmocka_unit_test(
             a_column_may_lie_at_any_offset_and_bytes_between_columns_need_not_be_carried),
+        cmocka_unit_test(columns_beyond_the_row_are_not_written),
         cmocka_unit_test(what_is_claimed_is_not_seen_before_it_is_published),
         cmocka_unit_test(
             rows_with_their_number_in_the_padding_cannot_be_claimed_unless_made_in_place),
