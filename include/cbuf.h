@@ -74,8 +74,8 @@
  *                       Default 1, 0 under sanitizers.
  *   CBUF_ACCESS_HEADER  a header that supplies the functions of section [access]; for tests.
  *
- * SECTIONS  [api] [access] [format] [rows] [publish] [gates] [write] [read] [observe] [schema]
- *           [memory-ring] [resident] [threads] [files] [wait]
+ * SECTIONS  [api] [access] [format] [rows] [publish] [gates] [many] [write] [read] [observe]
+ *           [schema] [memory-ring] [resident] [threads] [files] [wait]
  *
  * SPDX-License-Identifier: MIT
  */
@@ -164,7 +164,7 @@ extern "C++" {
     X(CBUF_EROLE, -18, "only the producer may do that")                                            \
     X(CBUF_EROWSIZE, -19, "the row size differs from the ring's")                                  \
     X(CBUF_ELAYOUT, -20, "rows carry their number in the struct's padding: use in_place")          \
-    X(CBUF_ESLOTS, -21, "all reader slots are taken")                                              \
+    X(CBUF_ESLOTS, -21, "all slots of readers, or of producers, are taken")                                              \
     X(CBUF_ENOTOPEN, -22, "the handle is not open")                                                \
     X(CBUF_ESYSTEM, -23, "a system call failed")
 #define CBUF__ENUMERATE(name, value, text) name = value,
@@ -195,6 +195,7 @@ enum cbuf_type {
 #define CBUF_NAME_BYTES 48 /* of a column's or a reader's name, with its final NUL */
 #define CBUF_MAX_COLUMNS 512
 #define CBUF_MAX_READERS 1024
+#define CBUF_MAX_PRODUCERS 256
 #define CBUF_MAX_ROW_BYTES (1u << 20)
 #define CBUF_MAX_CAPACITY (1ull << 31)
 #define CBUF_MAX_SCHEMA_BYTES 65536u
@@ -249,6 +250,9 @@ typedef struct cbuf_options {
     uint32_t row_bytes;         /* sizeof(struct row), to 2^20; 0: where the last column ends */
     uint32_t reserve_step;      /* 1 to capacity / 2 rows; 0: capacity / 64, at most 1,024 */
     uint32_t max_readers;       /* 1 to CBUF_MAX_READERS; 0: 64 */
+    uint32_t producers;         /* how many at a time, to CBUF_MAX_PRODUCERS, each with a handle of
+                                   its own; 0: one; more need the numbered layout and a capacity
+                                   of at most 2^30 */
     uint8_t layout;             /* enum cbuf_layout */
     uint8_t on_full;            /* enum cbuf_on_full */
     uint8_t existing;           /* enum cbuf_existing */
@@ -289,6 +293,7 @@ typedef uint64_t cbuf__word __attribute__((aligned(8), may_alias));
 struct cbuf__file;
 struct cbuf__readers;
 struct cbuf__slot;
+struct cbuf__pen;
 
 struct cbuf__local {      /* words of this process alone; a fork() clears them in the child */
     cbuf__word row_bytes; /* the ring's row size; 0 in the locked mode */
@@ -301,11 +306,12 @@ typedef struct cbuf_ring {
     unsigned char *rows;
     uint64_t capacity, mask;
     uint32_t row_bytes, stride, last; /* last: index of the row's last word */
-    bool dense, shared_tail, producer, locked, gated, lock_is_new;
+    bool dense, shared_tail, producer, locked, gated, many, lock_is_new, joins;
     struct cbuf__local *local;
     struct cbuf__file *file;
     struct cbuf__readers *readers;
     cbuf__word *gates;
+    struct cbuf__pen *pens;
     const char *schema;
     size_t schema_bytes;
     const cbuf__word *wake_at; /* publish up to here without a thought of sleepers */
@@ -313,9 +319,11 @@ typedef struct cbuf_ring {
     int fd, readers_fd, lock_fd;
     unsigned char apart[128]; /* the producer changes what follows at each write: other lines */
     uint64_t next, reserved, limit, claimed; /* its head and reserve; the gates' end; the claim */
+    struct cbuf__pen *pen;                   /* of many producers: this one's slot */
     uint32_t slowest;                        /* the slot that holds it up, */
     uint64_t stuck_cursor;                   /* where its reader stands, */
     int64_t stuck_since_ns, minded_ns;       /* since when, and when that was looked at */
+    int64_t swept_ns;                        /* when it last looked for dead producers */
     size_t file_bytes, readers_bytes;
     cbuf_options options; /* as resolved; no name, no columns */
     int memory_errno[4];  /* numa, populate, huge, lock */
@@ -325,7 +333,7 @@ typedef struct cbuf_ring {
 
 typedef struct cbuf_reader {
     const cbuf_ring *ring;
-    uint64_t cursor, published, first, lost, peeked, stamp_at;
+    uint64_t cursor, published, first, lost, skipped, peeked, stamp_at;
     cbuf__word *shared_cursor;
     const cbuf__word *room_at; /* read up to here without a thought of the producer */
     struct cbuf__slot *slot;
@@ -364,6 +372,8 @@ static inline int cbuf_create_in(
     cbuf_ring *ring, void *memory, size_t bytes, const cbuf_options *options);
 /* Opens a ring that another program or processor made in this memory. */
 static inline int cbuf_attach_in(cbuf_ring *ring, void *memory, size_t bytes);
+/* Becomes one more producer of a ring that was made there for several; it is not waited for. */
+static inline int cbuf_join_in(cbuf_ring *ring, void *memory, size_t bytes);
 
 /* Ends the use of a handle, also one that is all zero or failed to open; close its readers first. A
  * producer's close tells them that no more will come; the ring stays, for the next producer. */
@@ -424,6 +434,8 @@ static inline void cbuf_reader_close(cbuf_reader *reader);
 static inline int64_t cbuf_read(cbuf_reader *reader, void *rows, uint32_t max);
 static inline uint64_t cbuf_first(const cbuf_reader *reader); /* sequence of its first row */
 static inline uint64_t cbuf_lost(const cbuf_reader *reader);  /* rows lost since it was opened */
+static inline uint64_t cbuf_skipped(const cbuf_reader *reader); /* given up: of many producers,
+    one died or published less than it had claimed. Read + lost + skipped = the cursor's way. */
 static inline uint64_t cbuf_available(const cbuf_reader *reader); /* published, not read; or lost */
 
 /* Zero copy: points *rows at up to `max` rows in the ring, cbuf_stride bytes apart, and returns how
@@ -466,6 +478,7 @@ typedef struct cbuf_stats {
     uint64_t written, overwritten, dropped; /* rows: published, gone, refused */
     uint64_t capacity, readers;             /* rows; slots taken */
     uint64_t waits, wakes, demotions;       /* the producer's waits for room, wake-ups sent ... */
+    uint64_t aborted;                       /* rows that were claimed and given up */
     uint64_t epoch;                         /* how many producers the ring has had */
     int64_t newest_age_ns;                  /* by the first timestamp[ns] column; -1: unknown */
     uint32_t producer_pid;
@@ -672,8 +685,8 @@ enum { /* feature bits; a program refuses a ring that has one it does not know *
     CBUF__DENSE = 1 << 0,
     CBUF__SHARED_TAIL = 1 << 1, /* the number stands in the last 4 bytes of the struct */
     CBUF__LOCKED = 1 << 2,
-    CBUF__KNOWN = CBUF__DENSE | CBUF__SHARED_TAIL | CBUF__LOCKED
-    /* to come: many producers, delta columns, spill, ref columns, a successor ring */
+    CBUF__MANY = 1 << 4, /* producers; see [many] */
+    CBUF__KNOWN = CBUF__DENSE | CBUF__SHARED_TAIL | CBUF__LOCKED | CBUF__MANY
 };
 enum { CBUF__OPEN = 0, CBUF__CLOSED = 1, CBUF__RETIRED = 2 }; /* `state` */
 
@@ -686,24 +699,36 @@ typedef struct cbuf__facts { /* never change once the file is there */
     uint64_t file_bytes, rows_offset, capacity;
     uint64_t readers_offset; /* of the readers' table of a ring in memory; 0: in its own file */
     uint32_t row_bytes, stride, schema_offset, schema_bytes, gates_offset;
-    uint32_t max_readers, reserve_step, column_count, on_full, unused;
+    uint32_t max_readers, reserve_step, column_count, on_full;
+    uint32_t producers; /* how many at a time; 0: one */
     int64_t created_ns;
 } cbuf__facts;
 
-struct cbuf__file { /* written by the producer alone */
+struct cbuf__file { /* written by producers alone */
     cbuf__facts facts;
     unsigned char pad0[256 - sizeof(cbuf__facts)];
-    cbuf__word head;
+    cbuf__word head; /* of many producers nobody stores it: see cbuf__many_head */
     unsigned char pad1[CBUF__LINE - 8];
     cbuf__word reserve;
     unsigned char pad2[CBUF__LINE - 8];
     cbuf__word state, epoch, producer_pid, producer_started_ns;
     cbuf__word wake_fence; /* 1: this producer has no membarrier and fences at each publication */
     unsigned char pad3[CBUF__LINE - 5 * 8];
-    cbuf__word dropped, waits, wakes, demotions;
-    unsigned char pad4[CBUF__LINE - 4 * 8];
-    unsigned char pad5[2 * CBUF__LINE]; /* room for what many producers need */
-};                                      /* then: schema, gates (a word per reader slot), rows */
+    cbuf__word dropped, waits, wakes, demotions, aborted;
+    unsigned char pad4[CBUF__LINE - 5 * 8];
+    cbuf__word claim; /* many producers: the next row to be claimed */
+    unsigned char pad5[CBUF__LINE - 8];
+    cbuf__word pens_high; /* no pen from this one on was ever taken */
+    unsigned char pad6[CBUF__LINE - 8];
+}; /* then: schema, gates (a word per reader slot), pens (of many producers), rows */
+
+struct cbuf__pen { /* one of many producers' slot: the rows that it may be writing */
+    cbuf__word begin; /* CBUF__FREE: none */
+    cbuf__word end;
+    cbuf__word owned; /* 1: taken */
+    cbuf__word pid, started_ns;
+    unsigned char pad[CBUF__LINE - 5 * 8];
+};
 
 typedef struct cbuf__event { /* see [publish] */
     cbuf__word wanted;       /* wake when the counter gets here; CBUF__FREE: nobody sleeps */
@@ -732,6 +757,15 @@ struct cbuf__readers {
     struct cbuf__slot slots[1];
 };
 
+CBUF__INLINE uint64_t cbuf__round_up(uint64_t value, uint64_t to)
+{
+    return (value + to - 1) / to * to;
+}
+CBUF__INLINE uint64_t cbuf__pens_offset(const cbuf__facts *facts) /* behind the gates */
+{
+    return cbuf__round_up(facts->gates_offset + 8ull * facts->max_readers, CBUF__LINE);
+}
+
 #define CBUF__FROZEN(what) CBUF__STATIC_ASSERT(what, "the layout of the file is frozen")
 CBUF__FROZEN(sizeof(cbuf__facts) == 112 && sizeof(struct cbuf__file) == 1024);
 CBUF__FROZEN(offsetof(cbuf__facts, row_bytes) == 64 && offsetof(cbuf__facts, created_ns) == 104);
@@ -739,6 +773,7 @@ CBUF__FROZEN(offsetof(struct cbuf__file, head) == 256);
 CBUF__FROZEN(offsetof(struct cbuf__file, reserve) == 384);
 CBUF__FROZEN(offsetof(struct cbuf__file, state) == 512);
 CBUF__FROZEN(offsetof(struct cbuf__file, dropped) == 640);
+CBUF__FROZEN(offsetof(struct cbuf__file, claim) == 768 && sizeof(struct cbuf__pen) == 128);
 CBUF__FROZEN(sizeof(struct cbuf__slot) == 256 && offsetof(struct cbuf__slot, pid) == 128);
 CBUF__FROZEN(offsetof(struct cbuf__readers, rows) == 128);
 CBUF__FROZEN(offsetof(struct cbuf__readers, slots) == 640);
@@ -766,6 +801,28 @@ CBUF__INLINE uint64_t cbuf__seal(uint64_t tail, uint64_t number)
 CBUF__INLINE uint32_t cbuf__number_of(uint64_t word)
 {
     return CBUF__AS(uint32_t, CBUF__LITTLE ? word >> 32 : word);
+}
+
+#define CBUF__ABORTED 0x80000000u /* in the number of a row that was given up: see [many] */
+
+/* Whether row `sequence` is still to come to its place, which has the row a lap before or none:
+ * `word` is the last one there. */
+CBUF__INLINE bool cbuf__awaits(const cbuf_ring *ring, uint64_t sequence, uint64_t word)
+{
+    uint32_t number = cbuf__number_of(word);
+    if (sequence < ring->capacity) return number == 0;
+    uint32_t before = CBUF__AS(uint32_t, sequence + 1 - ring->capacity);
+    return number == before || (ring->many && number == (before ^ CBUF__ABORTED));
+}
+CBUF__INLINE bool cbuf__is_pending(const cbuf_ring *ring, uint64_t sequence)
+{
+    const cbuf__word *last = cbuf__at(ring, sequence) + ring->last;
+    return cbuf__awaits(ring, sequence, cbuf__load_acquire(last)); /* P1 <- W2 */
+}
+CBUF__INLINE bool cbuf__is_aborted(const cbuf_ring *ring, uint64_t sequence)
+{
+    uint64_t word = cbuf__load_acquire(cbuf__at(ring, sequence) + ring->last); /* R2 <- W2 */
+    return cbuf__number_of(word) == (CBUF__AS(uint32_t, sequence + 1) ^ CBUF__ABORTED);
 }
 
 /* Whether row `sequence` is in its place. Who sees its number sees its words: R2 <- W2. */
@@ -864,6 +921,17 @@ CBUF__INLINE void cbuf__take(
     }
 }
 
+/* Publishes rows that were filled in place: each gets its number, with `mark` turned round. */
+CBUF__INLINE void cbuf__number_rows(
+    const cbuf_ring *ring, uint64_t sequence, uint64_t end, uint32_t mark)
+{
+    for (; sequence < end; sequence++) {
+        cbuf__word *last = cbuf__at(ring, sequence) + ring->last;
+        uint64_t word = cbuf__seal(cbuf__load_relaxed(last), (sequence + 1) ^ mark);
+        cbuf__store_release(last, word); /* W2 */
+    }
+}
+
 /* How many of n rows from `sequence` on lie before the ring's end. */
 CBUF__INLINE uint64_t cbuf__until_end(const cbuf_ring *ring, uint64_t sequence, uint64_t n)
 {
@@ -957,9 +1025,15 @@ CBUF__INLINE void cbuf__count(cbuf__word *counter, uint64_t n) /* by its only wr
     cbuf__store_relaxed(counter, cbuf__load_relaxed(counter) + n);
 }
 
+CBUF__INLINE void cbuf__tally(cbuf_ring *ring, cbuf__word *counter, uint64_t n) /* by producers */
+{
+    if (ring->many) cbuf__fetch_add_acq_rel(counter, n);
+    else cbuf__count(counter, n);
+}
+
 CBUF__SLOW void cbuf__wake_readers(cbuf_ring *ring, uint64_t head)
 {
-    if (cbuf__wake(&ring->readers->rows, head)) cbuf__count(&ring->file->wakes, 1);
+    if (cbuf__wake(&ring->readers->rows, head)) cbuf__tally(ring, &ring->file->wakes, 1);
 }
 
 CBUF__INLINE void cbuf__publish(cbuf_ring *ring, uint64_t head)
@@ -978,6 +1052,7 @@ CBUF__INLINE int cbuf__lock(int fd, int type, uint32_t byte, bool wait)
 {
     return (void)fd, (void)type, (void)byte, (void)wait, -1;
 }
+CBUF__INLINE bool cbuf__rest(int64_t waited) { return (void)waited, false; }
 enum { CBUF__MONOTONIC, CBUF__REALTIME, CBUF__UNLOCK, CBUF__SHARED, CBUF__EXCLUSIVE };
 #else
 enum { CBUF__MONOTONIC = CLOCK_MONOTONIC, CBUF__REALTIME = CLOCK_REALTIME };
@@ -1006,6 +1081,12 @@ CBUF__SLOW int cbuf__lock(int fd, int type, uint32_t byte, bool wait)
     while (fcntl(fd, wait ? 38 /* F_OFD_SETLKW */ : 37 /* F_OFD_SETLK */, &lock) != 0)
         if (errno != EINTR) return -errno;
     return 0;
+}
+/* Lets others run: `waited` ns tell for how long. False where there is no such thing. */
+CBUF__SLOW bool cbuf__rest(int64_t waited)
+{
+    struct timespec moment = { 0, 50000 };
+    return waited < 1000000 ? !sched_yield() : !nanosleep(&moment, NULL) || errno == EINTR;
 }
 #endif
 #define CBUF__ROWS_BYTE (1u << 30) /* of .readers, for the locked mode; byte k is slot k's */
@@ -1057,7 +1138,7 @@ CBUF__SLOW bool cbuf__mind_slowest(cbuf_ring *ring)
     if (!ring->options.demote_ns || now - ring->stuck_since_ns < ring->options.demote_ns)
         return false;
     cbuf__store_relaxed(ring->gates + ring->slowest, cbuf__load_relaxed(&slot->incarnation));
-    cbuf__count(&ring->file->demotions, 1);
+    cbuf__tally(ring, &ring->file->demotions, 1);
     ring->stuck_since_ns = 0;
     return true;
 }
@@ -1067,7 +1148,7 @@ CBUF__SLOW bool cbuf__mind_slowest(cbuf_ring *ring)
 CBUF__SLOW bool cbuf__await_gates(cbuf_ring *ring, uint64_t rows, int64_t ns)
 {
     int64_t start = cbuf__now_ns(CBUF__MONOTONIC), left = ns;
-    cbuf__count(&ring->file->waits, 1);
+    cbuf__tally(ring, &ring->file->waits, 1);
     for (;;) {
         struct cbuf__slot *slot = &ring->readers->slots[ring->slowest];
         uint64_t seen = cbuf__load_relaxed(&slot->cursor);
@@ -1099,8 +1180,9 @@ CBUF__SLOW void cbuf__let_grow(cbuf_ring *ring)
     }
 }
 
-/* The ring is full as far as known. 1: there is room now; 0: refused; or an error. */
-CBUF__SLOW int cbuf__pass_gates(cbuf_ring *ring)
+/* The ring is full as far as known: waits up to `most` ns if the policy waits. 1: there is room now;
+ * 0: refused; or an error. */
+CBUF__SLOW int cbuf__pass_gates(cbuf_ring *ring, int64_t most)
 {
     cbuf__scan_gates(ring);
     if (ring->limit > ring->next) {
@@ -1112,13 +1194,245 @@ CBUF__SLOW int cbuf__pass_gates(cbuf_ring *ring)
         return ring->limit > ring->next;
     }
 #ifndef CBUF_NO_OS
-    int64_t most = ring->options.block_ns ? ring->options.block_ns : CBUF_FOREVER;
     if (!cbuf__await_gates(ring, 1, most)) return CBUF_ETIMEDOUT;
     cbuf__let_grow(ring);
     return 1;
 #else
-    return CBUF_ETIMEDOUT;
+    return (void)most, CBUF_ETIMEDOUT;
 #endif
+}
+
+/* ================================================================================ [many] ==== */
+
+/* MANY PRODUCERS share one order of rows. Each takes the numbers of its rows with one
+ * compare-exchange of `claim`, writes them, and publishes each by its own number, as one producer
+ * does; readers stop at the first row that is not there yet.
+ *
+ *           published   0 1 2 3 4 5 . . 8 9 . . . |
+ *           pen of A                6 7           |            A: claimed 6 and 7, is writing
+ *           pen of B                        10 11 12           B: claimed 10 to 12
+ *                                   ^ head        ^ claim      8 and 9 were faster
+ *
+ * Before it claims, a producer says in its own slot, its pen, which rows these would be, and takes
+ * the word back when they are published. So a row that is claimed and not published is in the pen
+ * of its owner, and whoever finds it in no pen but those of dead producers (the kernel tells: the
+ * lock of the pen's byte in .lock can be had) gives it up for them: its number is stored with the
+ * top bit turned round, and readers skip it. That is why the pen is written before the claim (C1),
+ * emptied after the rows (C2), and read between two looks at the row (cbuf__give_up). `head`, up to
+ * where all is published, follows from claim and pens: there is no shared word for it to fight for.
+ *
+ * A row is claimed only once its place has the row of the lap before in it, published or given up
+ * (P1): nothing is written under another's pen, and a producer that was stopped in the middle holds
+ * the others up, by their policy, until it goes on or dies. */
+/* Up to where every row is published or given up, or a little less. */
+CBUF__SLOW uint64_t cbuf__many_head(const cbuf_ring *ring)
+{
+    uint64_t claim = cbuf__load_acquire(&ring->file->claim), head = claim; /* C1 */
+    uint64_t high = cbuf__load_relaxed(&ring->file->pens_high);
+    for (uint64_t k = 0; k < high && k < ring->options.producers; k++) {
+        uint64_t begin = cbuf__load_acquire(&ring->pens[k].begin); /* C2 */
+        if (begin < head) head = begin;
+    }
+    uint64_t oldest = cbuf__oldest_at(ring, cbuf__load_acquire(&ring->file->reserve));
+    if (head < oldest) head = oldest < claim ? oldest : claim; /* of one that tries and sleeps */
+    while (head < claim && !cbuf__is_pending(ring, head)) head++;
+    return head;
+}
+
+/* Claims up to n rows, as many as have a free place; with `whole` only up to the ring's end. How
+ * many, from ring->next on; 0: there is no room. */
+CBUF__INLINE uint64_t cbuf__claim_rows(cbuf_ring *ring, uint64_t n, bool whole)
+{
+    uint64_t most = ring->capacity < 4 ? 1 : ring->capacity / 4;
+    uint64_t at = cbuf__load_relaxed(&ring->file->claim);
+    if (n > most) n = most;
+    for (;;) {
+        uint64_t count = 0, want = ring->limit > at ? ring->limit - at : 0;
+        if (want > n) want = n;
+        if (whole) want = cbuf__until_end(ring, at, want);
+        while (count < want && cbuf__is_pending(ring, at + count)) count++; /* P1 */
+        if (!count) return 0;
+        cbuf__store_relaxed(&ring->pen->end, at + count);
+        cbuf__store_release(&ring->pen->begin, at); /* C1: both before the claim; C2 */
+        if (cbuf__compare_exchange_acq_rel(&ring->file->claim, &at, at + count)) { /* C1 */
+            ring->next = at;
+            return count;
+        }
+    }
+}
+
+/* What one producer does in cbuf__make_room: rows up to `end` are about to be written. */
+CBUF__INLINE void cbuf__raise_reserve(cbuf_ring *ring, uint64_t end)
+{
+    uint64_t standing = cbuf__load_relaxed(&ring->file->reserve), mark = end;
+    if (CBUF__UNLIKELY(standing < end)) {
+        mark += ring->options.reserve_step - 1;
+        if (mark > ring->limit) mark = ring->limit > end ? ring->limit : end;
+        while (standing < mark && !cbuf__compare_exchange_acq_rel(
+                                      &ring->file->reserve, &standing, mark)) {} /* W1, O1 */
+    }
+    cbuf__fence_release(); /* W1 */
+}
+
+/* All rows below `end` that this producer had claimed are published or given up. */
+CBUF__INLINE void cbuf__lift_pen(cbuf_ring *ring, uint64_t end)
+{
+    cbuf__store_release(&ring->pen->begin, CBUF__FREE); /* C2 */
+    cbuf__fence_compiler();                             /* E4 */
+    if (CBUF__UNLIKELY(cbuf__load_relaxed(ring->wake_at) <= end)) cbuf__wake_readers(ring, end);
+}
+
+/* Ends the producer's own claim: publishes its first n rows, and gives the others up. */
+CBUF__SLOW int64_t cbuf__publish_many(cbuf_ring *ring, uint64_t n)
+{
+    uint64_t end = ring->next + ring->claimed;
+    cbuf__number_rows(ring, ring->next, ring->next + n, 0);
+    if (n < ring->claimed) {
+        cbuf__tally(ring, &ring->file->aborted, ring->claimed - n);
+        cbuf__number_rows(ring, ring->next + n, end, CBUF__ABORTED);
+    }
+    ring->claimed = 0;
+    cbuf__lift_pen(ring, end);
+    return CBUF__AS(int64_t, n);
+}
+
+/* Gives row `sequence` of a dead producer's pen up, unless it is published or somebody else's.
+ * False if it is in the pen of one who lives: then it may be his. */
+CBUF__SLOW bool cbuf__give_up(cbuf_ring *ring, uint64_t sequence, const bool *dead)
+{
+    cbuf__word *last = cbuf__at(ring, sequence) + ring->last;
+    if (!cbuf__is_pending(ring, sequence)) return true;
+    for (uint32_t k = 0; k < ring->options.producers; k++) {
+        if (dead[k]) continue;
+        uint64_t begin = cbuf__load_acquire(&ring->pens[k].begin); /* C2 */
+        uint64_t end = cbuf__load_relaxed(&ring->pens[k].end);     /* of that claim or a later */
+        if (begin <= sequence && sequence < end) return false;
+    }
+    uint64_t word = cbuf__load_acquire(last);
+    if (!cbuf__awaits(ring, sequence, word)) return true; /* C2: its pen was lifted meanwhile */
+    cbuf__raise_reserve(ring, sequence + 1);
+    uint64_t given_up = cbuf__seal(word, (sequence + 1) ^ CBUF__ABORTED);
+    if (cbuf__compare_exchange_acq_rel(last, &word, given_up)) /* W2; else another sweeper did */
+        cbuf__tally(ring, &ring->file->aborted, 1);
+    return true;
+}
+
+/* Gives up what the producers marked in `dead` had claimed; their pens are free then, but for those
+ * whose rows may still be somebody else's. The caller has their locks. */
+CBUF__SLOW void cbuf__sweep(cbuf_ring *ring, const bool *dead)
+{
+    uint64_t claim = cbuf__load_acquire(&ring->file->claim); /* C1 */
+    for (uint32_t k = 0; k < ring->options.producers; k++) {
+        struct cbuf__pen *pen = ring->pens + k;
+        if (!dead[k]) continue;
+        uint64_t i = cbuf__load_relaxed(&pen->begin), end = cbuf__load_relaxed(&pen->end);
+        bool swept = true;
+        if (end > claim) end = claim; /* it died before it claimed them */
+        if (i < end && claim - i > ring->capacity) i = claim - ring->capacity; /* overwritten */
+        for (; i < end; i++) swept = cbuf__give_up(ring, i, dead) && swept;
+        if (!swept) continue;
+        cbuf__store_release(&pen->begin, CBUF__FREE);
+        cbuf__store_release(&pen->owned, 0);
+    }
+}
+
+/* Looks for dead producers, and sweeps up after them. */
+CBUF__SLOW void cbuf__sweep_dead(cbuf_ring *ring)
+{
+    bool dead[CBUF_MAX_PRODUCERS] = { false }, any = false;
+    for (uint32_t k = 0; k < ring->options.producers; k++) {
+        struct cbuf__pen *pen = ring->pens + k;
+        if (pen == ring->pen || !cbuf__load_acquire(&pen->owned)) continue;
+        dead[k] = !cbuf__lock(ring->lock_fd, CBUF__EXCLUSIVE, 1 + k, false);
+        any = any || dead[k];
+    }
+    if (!any) return;
+    cbuf__sweep(ring, dead);
+    for (uint32_t k = 0; k < ring->options.producers; k++)
+        if (dead[k]) cbuf__lock(ring->lock_fd, CBUF__UNLOCK, 1 + k, false);
+    cbuf__wake(&ring->readers->rows, CBUF__FREE);
+}
+
+/* There was no place for a row: waits for one as the policy says. 1: try again; 0: refused; or
+ * CBUF_ETIMEDOUT. *since is when the call began to wait, 0 at first. */
+CBUF__SLOW int cbuf__wait_to_claim(cbuf_ring *ring, int64_t *since)
+{
+    bool drops = ring->options.on_full == CBUF_DROP_NEWEST;
+    cbuf__store_release(&ring->pen->begin, CBUF__FREE); /* C2: it has claimed nothing */
+    uint64_t at = ring->next = cbuf__load_acquire(&ring->file->claim);
+    int64_t now = cbuf__now_ns(CBUF__MONOTONIC), left = CBUF_FOREVER;
+    if (!*since) *since = now;
+    if (ring->options.block_ns) left = *since + ring->options.block_ns - now;
+    if (ring->options.block_ns && left <= 0) return CBUF_ETIMEDOUT;
+    if (ring->gated && at >= ring->limit) return cbuf__pass_gates(ring, left);
+    for (int i = 0; i < 100; i++) {
+        if (cbuf__is_pending(ring, at) || cbuf__load_relaxed(&ring->file->claim) != at) return 1;
+        cbuf__pause();
+    }
+    if (now - ring->swept_ns > 1000000) { /* the row a lap before is not finished */
+        ring->swept_ns = now;
+        cbuf__sweep_dead(ring);
+    } else if (drops) {
+        return 0;
+    }
+    return cbuf__rest(now - *since) ? 1 : CBUF_ETIMEDOUT;
+}
+
+/* Takes a pen, after sweeping up after the dead. 0, or CBUF_ESLOTS. */
+CBUF__SLOW int cbuf__take_pen(cbuf_ring *ring)
+{
+    bool in_file = ring->lock_fd >= 0;
+    cbuf__sweep_dead(ring);
+    for (uint32_t k = 0; k < ring->options.producers; k++) {
+        struct cbuf__pen *pen = ring->pens + k;
+        uint64_t owned = cbuf__load_acquire(&pen->owned), high = k;
+        if (owned || (in_file && cbuf__lock(ring->lock_fd, CBUF__EXCLUSIVE, 1 + k, false)))
+            continue;
+        if (!cbuf__compare_exchange_acq_rel(&pen->owned, &owned, 1)) continue;
+        while (high <= k && !cbuf__compare_exchange_acq_rel(&ring->file->pens_high, &high, k + 1)) {}
+        ring->pen = pen;
+        ring->limit = ring->gated ? 0 : UINT64_MAX;
+        return 0;
+    }
+    return CBUF_ESLOTS;
+}
+
+CBUF__SLOW int64_t cbuf__claim_many(cbuf_ring *ring, uint64_t n)
+{
+    int64_t since = 0;
+    int again = ring->pen ? 1 : CBUF_EROLE;
+    if (ring->claimed) cbuf__publish_many(ring, 0);
+    while (again > 0 && !ring->claimed) {
+        ring->claimed = cbuf__claim_rows(ring, n, true);
+        if (!ring->claimed) again = cbuf__wait_to_claim(ring, &since);
+    }
+    if (!again) cbuf__tally(ring, &ring->file->dropped, n);
+    if (!ring->claimed) return again;
+    cbuf__raise_reserve(ring, ring->next + ring->claimed);
+    return CBUF__AS(int64_t, ring->claimed);
+}
+
+CBUF__SLOW int64_t cbuf__write_many(
+    cbuf_ring *ring, const unsigned char *rows, uint64_t n, uint32_t row_bytes)
+{
+    int64_t since = 0;
+    if (!ring->pen) return CBUF_EROLE;
+    if (ring->claimed) cbuf__publish_many(ring, 0);
+    for (uint64_t left = n; left;) {
+        uint64_t count = cbuf__claim_rows(ring, left, false);
+        if (CBUF__UNLIKELY(!count)) {
+            int again = cbuf__wait_to_claim(ring, &since);
+            if (again > 0) continue;
+            if (!again) cbuf__tally(ring, &ring->file->dropped, left);
+            return left < n ? CBUF__AS(int64_t, n - left) : again;
+        }
+        cbuf__raise_reserve(ring, ring->next + count);
+        cbuf__put_rows(ring, ring->next, rows, count, row_bytes);
+        cbuf__lift_pen(ring, ring->next + count);
+        rows += cbuf__span(count, row_bytes);
+        left -= count;
+    }
+    return CBUF__AS(int64_t, n);
 }
 
 /* =============================================================================== [write] ==== */
@@ -1134,7 +1448,8 @@ CBUF__SLOW int64_t cbuf__make_room(cbuf_ring *ring, uint64_t n)
     if (n > most) n = most;
     uint64_t end = ring->next + n, mark = ring->next + (n > step ? n : step);
     if (ring->gated) {
-        int passed = end > ring->limit ? cbuf__pass_gates(ring) : 1;
+        int64_t ns = ring->options.block_ns ? ring->options.block_ns : CBUF_FOREVER;
+        int passed = end > ring->limit ? cbuf__pass_gates(ring, ns) : 1;
         if (passed <= 0) return passed;
         if (end > ring->limit) end = ring->limit;
         if (mark > ring->limit) mark = ring->limit;
@@ -1164,11 +1479,12 @@ CBUF__INLINE int64_t cbuf__write_rows(
     const unsigned char *rows = CBUF__AS(const unsigned char *, from);
     int64_t granted = cbuf__usable(ring, row_bytes);
     if (granted) return granted;
+    if (ring->many) return cbuf__write_many(ring, rows, n, row_bytes);
     for (uint64_t left = n; left;) {
         uint64_t count = left;
         if (ring->next + left > ring->reserved) {
             granted = cbuf__make_room(ring, left);
-            if (granted == 0) cbuf__count(&ring->file->dropped, left);
+            if (granted == 0) cbuf__tally(ring, &ring->file->dropped, left);
             if (granted <= 0) return left < n ? CBUF__AS(int64_t, n - left) : granted;
             count = CBUF__AS(uint64_t, granted);
         }
@@ -1234,7 +1550,7 @@ static inline int64_t cbuf_write_columns(
         }
         int written = cbuf_write(ring, row);
         if (written > 0) continue;
-        if (written == 0) cbuf__count(&ring->file->dropped, n - i - 1);
+        if (written == 0) cbuf__tally(ring, &ring->file->dropped, n - i - 1);
         return i ? CBUF__AS(int64_t, i) : written;
     }
     return CBUF__AS(int64_t, n);
@@ -1243,15 +1559,17 @@ static inline int64_t cbuf_write_columns(
 static inline void *cbuf_claim(cbuf_ring *ring, uint32_t n, int64_t *granted)
 {
     int64_t ignored, *result = granted ? granted : &ignored;
-    ring->claimed = 0;
     *result = cbuf__usable(ring, ring->row_bytes);
     if (!*result && !n) *result = CBUF_EINVAL;
     if (!*result && ring->shared_tail) *result = CBUF_ELAYOUT;
     if (*result) return NULL;
+    if (ring->many) *result = cbuf__claim_many(ring, n);
+    if (ring->many) return *result > 0 ? cbuf__at(ring, ring->next) : NULL;
+    ring->claimed = 0;
     uint64_t room = cbuf__until_end(ring, ring->next, n);
     *result = CBUF__AS(int64_t, room);
     if (ring->next + room > ring->reserved) *result = cbuf__make_room(ring, room);
-    if (*result == 0) cbuf__count(&ring->file->dropped, n);
+    if (*result == 0) cbuf__tally(ring, &ring->file->dropped, n);
     if (*result <= 0) return NULL;
     ring->claimed = CBUF__AS(uint64_t, *result);
     return cbuf__at(ring, ring->next);
@@ -1262,13 +1580,11 @@ static inline int64_t cbuf_publish(cbuf_ring *ring, uint32_t n)
     int error = cbuf__usable(ring, ring->row_bytes);
     if (!error && n > ring->claimed) error = CBUF_EINVAL;
     if (error) return error;
+    if (ring->many) return cbuf__publish_many(ring, n);
     ring->claimed = 0;
     if (!n) return 0;
     if (ring->locked) cbuf__lock(ring->readers_fd, CBUF__EXCLUSIVE, CBUF__ROWS_BYTE, true);
-    for (uint64_t i = ring->next; !ring->dense && i < ring->next + n; i++) {
-        cbuf__word *last = cbuf__at(ring, i) + ring->last;
-        cbuf__store_release(last, cbuf__seal(cbuf__load_relaxed(last), i + 1)); /* W2 */
-    }
+    if (!ring->dense) cbuf__number_rows(ring, ring->next, ring->next + n, 0);
     cbuf__publish(ring, ring->next + n);
     if (ring->locked) cbuf__lock(ring->readers_fd, CBUF__UNLOCK, CBUF__ROWS_BYTE, true);
     return n;
@@ -1286,21 +1602,34 @@ CBUF__SLOW void cbuf__lose(cbuf_reader *reader, uint64_t oldest)
     if (reader->slot) cbuf__store_relaxed(&reader->slot->lost, reader->lost);
 }
 
-/* The cursor's row is not in its place: false if it is still to come; true if the reader was
- * lapped, and stands on the oldest good row now. While a row is to come its place holds the one a
- * lap before, or nothing; anything else is settled by `reserve`. */
+CBUF__SLOW void cbuf__skip(cbuf_reader *reader)
+{
+    reader->skipped++;
+    cbuf__store_release(reader->shared_cursor, ++reader->cursor); /* G2 */
+}
+
+/* The cursor's row is not in its place: false if it is still to come; true if the reader was lapped
+ * and stands on the oldest good row now, or its row was given up and it stands on the next. While a
+ * row is to come its place holds the one a lap before, or nothing; `reserve` settles the rest. */
 CBUF__INLINE bool cbuf__resync(cbuf_reader *reader)
 {
     const cbuf_ring *ring = reader->ring;
-    uint64_t cursor = reader->cursor, before = cursor + 1 - ring->capacity;
-    if (!ring->dense) {
-        uint64_t word = cbuf__load_relaxed(cbuf__at(ring, cursor) + ring->last);
-        if (cursor < ring->capacity) before = 0;
-        if (cbuf__number_of(word) == CBUF__AS(uint32_t, before)) return false;
-    }
-    uint64_t oldest = cbuf__oldest_at(ring, cbuf__load_relaxed(&ring->file->reserve));
+    uint64_t cursor = reader->cursor;
+    if (!ring->dense && cbuf__is_pending(ring, cursor)) return false;
+    bool aborted = ring->many && cbuf__is_aborted(ring, cursor);
+    uint64_t oldest = cbuf__validate(ring);
     if (oldest > cursor) cbuf__lose(reader, oldest);
-    return oldest > cursor;
+    else if (aborted) cbuf__skip(reader);
+    return oldest > cursor || aborted;
+}
+
+/* Of many producers each row is looked at: the last one says nothing of those before it. */
+CBUF__SLOW uint64_t cbuf__ready_of_many(cbuf_reader *reader, uint64_t want)
+{
+    uint64_t end = reader->cursor + 1;
+    while (end < reader->cursor + want && cbuf__is_published(reader->ring, end)) end++;
+    reader->published = end;
+    return end - reader->cursor;
 }
 
 /* How many rows from the cursor on are published, up to `want`; at least half of them if there are
@@ -1317,6 +1646,7 @@ CBUF__INLINE uint64_t cbuf__ready(cbuf_reader *reader, uint64_t want)
         return head < cursor ? 0 : head - cursor < want ? head - cursor : want;
     }
     if (!cbuf__is_published(ring, cursor)) return 0;
+    if (ring->many) return cbuf__ready_of_many(reader, want);
     while (want > 1 && !cbuf__is_published(ring, cursor + want - 1)) want /= 2;
     reader->published = cursor + want;
     return want;
@@ -1428,6 +1758,7 @@ static inline int64_t cbuf_read(cbuf_reader *reader, void *rows, uint32_t max)
 
 static inline uint64_t cbuf_first(const cbuf_reader *reader) { return reader->first; }
 static inline uint64_t cbuf_lost(const cbuf_reader *reader) { return reader->lost; }
+static inline uint64_t cbuf_skipped(const cbuf_reader *reader) { return reader->skipped; }
 static inline uint64_t cbuf_available(const cbuf_reader *reader)
 {
     uint64_t head = cbuf_head(reader->ring);
@@ -1506,6 +1837,12 @@ CBUF__SLOW int cbuf__take_slot(cbuf_reader *reader)
     return CBUF_ESLOTS;
 }
 
+/* The next row that anybody may begin to write. */
+CBUF__INLINE uint64_t cbuf__edge(const cbuf_ring *ring)
+{
+    return cbuf__load_acquire(ring->many ? &ring->file->claim : &ring->file->head);
+}
+
 /* Fills the slot in, and stands at the gate: see cbuf__scan_gates. */
 CBUF__SLOW void cbuf__register(cbuf_reader *reader, const cbuf_reader_options *options)
 {
@@ -1528,8 +1865,8 @@ CBUF__SLOW void cbuf__register(cbuf_reader *reader, const cbuf_reader_options *o
     uint64_t high = cbuf__load_relaxed(&ring->readers->high), own = reader->index + 1;
     while (high < own && !cbuf__compare_exchange_acq_rel(&ring->readers->high, &high, own)) {}
     reader->shared_cursor = &slot->cursor;
-    cbuf__store_release(&slot->cursor, cbuf__load_acquire(&ring->file->head)); /* G1 */
-    cbuf__fence_seq_cst(); /* G1; the second load of head follows in cbuf_reader_open */
+    cbuf__store_release(&slot->cursor, cbuf__edge(ring)); /* G1 */
+    cbuf__fence_seq_cst(); /* G1; the second look at the edge follows in cbuf_reader_open */
 }
 
 CBUF__SLOW int cbuf__open_slot(cbuf_reader *reader, const cbuf_reader_options *options);
@@ -1555,7 +1892,7 @@ static inline int cbuf_reader_open(
     reader->spins = chosen.spins ? chosen.spins : 1000;
     reader->wait = chosen.wait;
     if (!chosen.anonymous && (error = cbuf__open_slot(reader, &chosen)) != 0) return error;
-    uint64_t head = cbuf__load_acquire(&ring->file->head), oldest = cbuf_oldest(ring); /* G1 */
+    uint64_t head = cbuf__edge(ring), oldest = cbuf_oldest(ring); /* G1 */
     if (oldest > head) oldest = head; /* a producer died that far ahead of its last row */
     uint64_t start = chosen.start == CBUF_NEWEST ? head : oldest;
     if (at) start = chosen.sequence;
@@ -1587,25 +1924,48 @@ static inline void cbuf_reader_close(cbuf_reader *reader)
 
 static inline uint64_t cbuf_head(const cbuf_ring *ring)
 {
-    return cbuf__load_acquire(&ring->file->head);
+    return ring->many ? cbuf__many_head(ring) : cbuf__load_acquire(&ring->file->head);
 }
 static inline uint64_t cbuf_oldest(const cbuf_ring *ring)
 {
     return cbuf__oldest_at(ring, cbuf__load_acquire(&ring->file->reserve));
 }
 
+/* The same of many producers, row by row, without the rows that were given up. Each try starts
+ * further on, as far as half the ring. */
+CBUF__SLOW int64_t cbuf__snapshot_many(
+    const cbuf_ring *ring, unsigned char *rows, uint32_t n, uint64_t *first)
+{
+    for (uint64_t tries = 0;; tries++) {
+        uint64_t oldest = cbuf_oldest(ring), head = cbuf_head(ring), start = head; /* O1 */
+        uint32_t wanted = 0, count = 0;
+        oldest += ring->capacity * (tries < 32 ? tries : 32) / 64;
+        while (start > oldest && wanted < n) wanted += !cbuf__is_aborted(ring, --start);
+        *first = start;
+        for (uint64_t i = start; i < head && count < wanted; i++) {
+            if (cbuf__is_aborted(ring, i)) continue;
+            if (!count) *first = i;
+            cbuf__take(ring, i, rows + cbuf__span(count++, ring->row_bytes), ring->row_bytes);
+        }
+        if (cbuf__validate(ring) <= start && count == wanted) return count;
+    }
+}
+
 static inline int64_t cbuf_snapshot(const cbuf_ring *ring, void *to, uint32_t n, uint64_t *first)
 {
     unsigned char *rows = CBUF__AS(unsigned char *, to);
     int error = cbuf__usable(ring, ring->row_bytes);
-    if (first) *first = 0;
+    uint64_t ignored;
+    if (!first) first = &ignored;
+    *first = 0;
     if (error) return error;
+    if (ring->many) return cbuf__snapshot_many(ring, rows, n, first);
     for (int tries = 0;; tries++) {
         uint64_t start = cbuf_oldest(ring), head = cbuf_head(ring); /* O1: so start < head */
         uint64_t most = n < ring->capacity ? n : ring->capacity;
         if (head > most && start < head - most) start = head - most;
         uint64_t count = head > start ? head - start : 0;
-        if (first) *first = start;
+        *first = start;
         if (!count) return 0;
         cbuf__take_rows(ring, start, rows, count, ring->row_bytes);
         uint64_t oldest = cbuf__validate(ring);
@@ -1613,7 +1973,7 @@ static inline int64_t cbuf_snapshot(const cbuf_ring *ring, void *to, uint32_t n,
         if (tries < 8 || oldest >= head) continue;
         size_t bad = cbuf__span(oldest - start, ring->row_bytes);
         memmove(rows, rows + bad, cbuf__span(head - oldest, ring->row_bytes));
-        if (first) *first = oldest;
+        *first = oldest;
         return CBUF__AS(int64_t, head - oldest);
     }
 }
@@ -1659,10 +2019,12 @@ static inline int cbuf_seek_value(
     uint64_t low = cbuf_oldest(ring), high = cbuf_head(ring), wanted;
     wanted = cbuf__order_of(column->type, value);
     while (low < high) {
-        uint64_t middle = low + (high - low) / 2;
-        unsigned char field[8];
-        bool whole = cbuf__field(ring, middle, column->offset, bytes, field);
-        if (!whole || cbuf__order_of(column->type, field) < wanted) low = middle + 1;
+        uint64_t middle = low + (high - low) / 2, row = middle;
+        unsigned char field[8] = { 0 };
+        while (ring->many && row < high && cbuf__is_aborted(ring, row)) row++;
+        bool whole = row < high && cbuf__field(ring, row, column->offset, bytes, field);
+        bool before = row < high && (!whole || cbuf__order_of(column->type, field) < wanted);
+        if (before) low = row + 1;
         else high = middle;
     }
     return cbuf_seek(reader, low);
@@ -1690,6 +2052,7 @@ static inline int cbuf_stats_get(const cbuf_ring *ring, cbuf_stats *stats)
     stats->waits = cbuf__load_relaxed(&file->waits);
     stats->wakes = cbuf__load_relaxed(&file->wakes);
     stats->demotions = cbuf__load_relaxed(&file->demotions);
+    stats->aborted = cbuf__load_relaxed(&file->aborted);
     stats->epoch = cbuf__load_relaxed(&file->epoch);
     stats->producer_pid = CBUF__AS(uint32_t, cbuf__load_relaxed(&file->producer_pid));
     stats->closed = state == CBUF__CLOSED;
@@ -1858,6 +2221,11 @@ CBUF__SLOW void cbuf__write_schema(
     cbuf__say_number(text, ",\"rows_offset\":", facts->rows_offset);
     cbuf__say_number(text, ",\"head_offset\":", offsetof(struct cbuf__file, head));
     cbuf__say_number(text, ",\"reserve_offset\":", offsetof(struct cbuf__file, reserve));
+    if (facts->producers) {
+        cbuf__say_number(text, ",\"producers\":", facts->producers);
+        cbuf__say_number(text, ",\"claim_offset\":", offsetof(struct cbuf__file, claim));
+        cbuf__say_number(text, ",\"pens_offset\":", cbuf__pens_offset(facts));
+    }
     const char *before = ",\"columns\":[\n{\"name\":\"";
     for (const cbuf_column *c = NULL; (c = cbuf__next_column(options, c)) != NULL;) {
         cbuf__say(text, before);
@@ -2072,11 +2440,6 @@ static inline int cbuf_column_find(const cbuf_ring *ring, const char *name, cbuf
 
 /* ========================================================================= [memory-ring] ==== */
 
-CBUF__INLINE uint64_t cbuf__round_up(uint64_t value, uint64_t to)
-{
-    return (value + to - 1) / to * to;
-}
-
 CBUF__SLOW const char *cbuf__column_fault(const cbuf_column *column)
 {
     size_t n = 0;
@@ -2126,6 +2489,13 @@ CBUF__SLOW int cbuf__resolve_options(cbuf_ring *ring, const cbuf_options *option
     if (o->max_readers > CBUF_MAX_READERS)
         return cbuf__fail_with(ring, CBUF_EINVAL, "max_readers", o->max_readers, "the limit is ",
             CBUF_MAX_READERS);
+    if (!o->producers) o->producers = 1;
+    if (o->producers > CBUF_MAX_PRODUCERS)
+        return cbuf__fail_with(ring, CBUF_EINVAL, "producers", o->producers, "the limit is ",
+            CBUF_MAX_PRODUCERS);
+    if (o->producers > 1 && (o->layout != CBUF_NUMBERED || o->locked || o->capacity > 1u << 30))
+        return cbuf__fail(ring, CBUF_EINVAL,
+            "many producers need the numbered layout, no lock, and a capacity of at most 2^30");
     bool known = o->layout <= CBUF_DENSE && o->on_full <= CBUF_DROP_NEWEST &&
         o->existing <= CBUF_NEW && o->block_ns >= 0 && o->demote_ns >= 0;
     return known ? 0 : cbuf__fail(ring, CBUF_EINVAL,
@@ -2154,6 +2524,8 @@ CBUF__SLOW int cbuf__resolve(
     if (dense) facts->features |= CBUF__DENSE;
     if (shared) facts->features |= CBUF__SHARED_TAIL;
     if (o->locked) facts->features |= CBUF__LOCKED;
+    if (o->producers > 1) facts->features |= CBUF__MANY;
+    facts->producers = o->producers > 1 ? o->producers : 0;
     facts->capacity = o->capacity;
     facts->row_bytes = o->row_bytes;
     facts->stride = CBUF__AS(uint32_t, stride);
@@ -2164,7 +2536,8 @@ CBUF__SLOW int cbuf__resolve(
     facts->schema_offset = sizeof(struct cbuf__file);
     uint64_t schema_end = facts->schema_offset + 512u + 112u * o->column_count;
     facts->gates_offset = CBUF__AS(uint32_t, cbuf__round_up(schema_end, CBUF__LINE));
-    facts->rows_offset = cbuf__round_up(facts->gates_offset + 8ull * facts->max_readers, page);
+    facts->rows_offset = cbuf__round_up(cbuf__pens_offset(facts) +
+            CBUF__AS(uint64_t, facts->producers) * sizeof(struct cbuf__pen), page);
     facts->file_bytes = cbuf__round_up(facts->rows_offset + facts->capacity * stride, page);
     return facts->file_bytes <= SIZE_MAX / 2 ? 0 : cbuf__fail_with(ring, CBUF_EINVAL,
         "the ring's size", facts->file_bytes, "the limit is ", SIZE_MAX / 2);
@@ -2180,6 +2553,7 @@ CBUF__INLINE size_t cbuf__readers_size(uint64_t slots)
 CBUF__SLOW int cbuf__check_facts(const cbuf__facts *f, uint64_t bytes, const char **why)
 {
     bool dense = (f->features & CBUF__DENSE) != 0, shared = (f->features & CBUF__SHARED_TAIL) != 0;
+    bool many = (f->features & CBUF__MANY) != 0, locked = (f->features & CBUF__LOCKED) != 0;
     uint64_t rows_end = f->rows_offset + f->capacity * f->stride; /* looked at when both are sane */
     uint64_t readers = f->readers_offset;
     *why = "it does not begin with a ring's mark";
@@ -2198,16 +2572,19 @@ CBUF__SLOW int cbuf__check_facts(const cbuf__facts *f, uint64_t bytes, const cha
     if (f->stride % 8 || f->stride > CBUF_MAX_ROW_BYTES + 16) return CBUF_EFORMAT;
     if (f->stride < f->row_bytes + (dense || shared ? 0u : 4u)) return CBUF_EFORMAT;
     if (shared && (dense || f->stride != f->row_bytes)) return CBUF_EFORMAT;
-    *why = "its capacity, reserve step, policy or number of reader slots";
+    *why = "its capacity, reserve step, policy or number of producers or readers";
     if (f->capacity < 2 || f->capacity > CBUF_MAX_CAPACITY) return CBUF_EFORMAT;
     if (f->capacity & (f->capacity - 1) || f->on_full > CBUF_DROP_NEWEST) return CBUF_EFORMAT;
     if (f->reserve_step < 1 || f->reserve_step > f->capacity / 2) return CBUF_EFORMAT;
     if (f->max_readers < 1 || f->max_readers > CBUF_MAX_READERS) return CBUF_EFORMAT;
+    if (many != (f->producers > 1) || f->producers > CBUF_MAX_PRODUCERS) return CBUF_EFORMAT;
+    if (many && (dense || locked || f->capacity > 1u << 30)) return CBUF_EFORMAT;
     *why = "the place or size of its schema, gates, rows or readers";
     if (f->schema_offset < sizeof(struct cbuf__file) || f->schema_offset > bytes ||
         f->schema_bytes > CBUF_MAX_SCHEMA_BYTES || f->gates_offset % 8 ||
         f->gates_offset < CBUF__AS(uint64_t, f->schema_offset) + f->schema_bytes ||
-        f->rows_offset % 8 || f->rows_offset < f->gates_offset + 8ull * f->max_readers ||
+        f->rows_offset % 8 || f->rows_offset < cbuf__pens_offset(f) +
+                CBUF__AS(uint64_t, f->producers) * sizeof(struct cbuf__pen) ||
         f->rows_offset > bytes || rows_end > bytes)
         return CBUF_EFORMAT;
     if (readers && (readers % 8 || readers < rows_end || readers > bytes ||
@@ -2222,12 +2599,14 @@ CBUF__SLOW int cbuf__bind(cbuf_ring *ring, void *base, const cbuf__facts *facts)
 {
     unsigned char *bytes = CBUF__AS(unsigned char *, base);
     void *gates = bytes + facts->gates_offset, *schema = bytes + facts->schema_offset;
+    void *pens = bytes + cbuf__pens_offset(facts);
     cbuf_options *o = &ring->options;
     cbuf__query query;
     o->capacity = facts->capacity;
     o->row_bytes = facts->row_bytes;
     o->reserve_step = facts->reserve_step;
     o->max_readers = facts->max_readers;
+    o->producers = facts->producers ? facts->producers : 1;
     o->layout = (facts->features & CBUF__DENSE) != 0;
     o->on_full = CBUF__AS(uint8_t, facts->on_full);
     o->locked = (facts->features & CBUF__LOCKED) != 0;
@@ -2236,6 +2615,8 @@ CBUF__SLOW int cbuf__bind(cbuf_ring *ring, void *base, const cbuf__facts *facts)
     ring->file = CBUF__AS(struct cbuf__file *, base);
     ring->rows = bytes + facts->rows_offset;
     ring->gates = CBUF__AS(cbuf__word *, gates);
+    ring->pens = CBUF__AS(struct cbuf__pen *, pens);
+    ring->many = o->producers > 1;
     ring->schema = CBUF__AS(const char *, schema);
     ring->schema_bytes = facts->schema_bytes;
     ring->capacity = facts->capacity;
@@ -2280,6 +2661,9 @@ CBUF__SLOW void cbuf__init_file(void *base, cbuf__facts *facts, const cbuf_optio
     cbuf__text text = { schema, start + facts->gates_offset, false };
     const void *from = facts;
     uint64_t magic;
+    void *pens = start + cbuf__pens_offset(facts);
+    for (uint32_t k = 0; k < facts->producers; k++)
+        cbuf__store_relaxed(&(CBUF__AS(struct cbuf__pen *, pens) + k)->begin, CBUF__FREE);
     cbuf__write_schema(&text, facts, options);
     facts->schema_bytes = CBUF__AS(uint32_t, text.at - schema);
     facts->created_ns = cbuf__now_ns(CBUF__REALTIME);
@@ -2288,27 +2672,55 @@ CBUF__SLOW void cbuf__init_file(void *base, cbuf__facts *facts, const cbuf_optio
     cbuf__store_release(CBUF__AS(cbuf__word *, base), magic);
 }
 
-/* Becomes the ring's producer; the caller knows that there is no other. Rows that a predecessor
- * published and did not count in `head` before it died are counted now; what it had begun beyond
- * them is written anew. */
-CBUF__SLOW void cbuf__take_over(cbuf_ring *ring)
+/* Rows that a predecessor published and did not count in `head` before it died are counted now; what
+ * it had begun beyond them is written anew. The caller knows that there is no other producer. */
+CBUF__SLOW void cbuf__continue(cbuf_ring *ring)
 {
     struct cbuf__file *file = ring->file;
     uint64_t head = cbuf__load_relaxed(&file->head), reserve = cbuf__load_relaxed(&file->reserve);
     while (!ring->dense && head < reserve && cbuf__is_published(ring, head)) head++;
     cbuf__store_release(&file->head, head);
-    cbuf__count(&file->epoch, 1);
-    cbuf__store_relaxed(&file->state, CBUF__OPEN);
-    int64_t now = cbuf__now_ns(CBUF__REALTIME);
-    cbuf__store_relaxed(&file->producer_started_ns, CBUF__AS(uint64_t, now));
-    ring->producer = true;
     ring->next = ring->reserved = ring->limit = head;
+}
+
+/* Becomes the ring's producer, or one of them. */
+CBUF__SLOW int cbuf__take_over(cbuf_ring *ring)
+{
+    struct cbuf__file *file = ring->file;
+    uint64_t now = CBUF__AS(uint64_t, cbuf__now_ns(CBUF__REALTIME));
+    uint32_t most = ring->options.producers;
+    if (!ring->many) cbuf__continue(ring);
+    else if (cbuf__take_pen(ring))
+        return cbuf__fail_with(ring, CBUF_ESLOTS, "producers", most, "the limit is ", most);
+    cbuf__tally(ring, &file->epoch, 1);
+    cbuf__store_relaxed(&file->state, CBUF__OPEN);
+    cbuf__store_relaxed(&file->producer_started_ns, now);
+    if (ring->many) cbuf__store_relaxed(&ring->pen->started_ns, now);
+    ring->producer = true;
 #ifndef CBUF_NO_OS
     bool fence = syscall(SYS_membarrier, 1 << 2 /* join the barriers of sleepers */, 0) != 0;
-    cbuf__store_relaxed(&file->producer_pid, CBUF__AS(uint64_t, getpid()));
-    cbuf__store_relaxed(&file->wake_fence, fence);
+    uint64_t pid = CBUF__AS(uint64_t, getpid());
+    cbuf__store_relaxed(&file->producer_pid, pid);
+    if (ring->many) cbuf__store_relaxed(&ring->pen->pid, pid);
+    if (fence || !ring->many) cbuf__store_relaxed(&file->wake_fence, fence);
     ring->wake_at = fence ? &ring->local->always : &ring->readers->rows.wanted;
 #endif
+    return 0;
+}
+
+/* One producer, or the last one of many, leaves: whether no more will come. */
+CBUF__SLOW bool cbuf__leave(cbuf_ring *ring)
+{
+    if (!ring->many) return true;
+    if (ring->claimed) cbuf__publish_many(ring, 0);
+    cbuf__sweep_dead(ring);
+    cbuf__store_release(&ring->pen->begin, CBUF__FREE);
+    cbuf__store_release(&ring->pen->owned, 0);
+    if (ring->lock_fd >= 0) return !cbuf__lock(ring->lock_fd, CBUF__EXCLUSIVE, 0, false);
+    uint32_t others = 0;
+    for (uint32_t k = 0; k < ring->options.producers; k++)
+        others += cbuf__load_acquire(&ring->pens[k].owned) != 0;
+    return others == 0;
 }
 
 /* What an open handle has and one that is not does not; the error text and the path stay. */
@@ -2316,7 +2728,8 @@ CBUF__SLOW int cbuf__not_open(cbuf_ring *ring, int error)
 {
     ring->file = NULL;
     ring->readers = NULL;
-    ring->producer = false;
+    ring->pen = NULL;
+    ring->producer = ring->many = false;
     ring->local = &ring->in_handle;
     ring->local->row_bytes = CBUF__FREE; /* no row's size */
     ring->fd = ring->readers_fd = ring->lock_fd = -1;
@@ -2366,8 +2779,7 @@ static inline int cbuf_create_in(
     cbuf__init_file(memory, &facts, options);
     error = cbuf__bind(ring, memory, &facts);
     if (error) return cbuf__not_open(ring, error);
-    cbuf__take_over(ring);
-    return 0;
+    return cbuf__take_over(ring);
 }
 
 static inline int cbuf_attach_in(cbuf_ring *ring, void *memory, size_t bytes)
@@ -2391,6 +2803,14 @@ static inline int cbuf_attach_in(cbuf_ring *ring, void *memory, size_t bytes)
     return error ? cbuf__not_open(ring, error) : 0;
 }
 
+static inline int cbuf_join_in(cbuf_ring *ring, void *memory, size_t bytes)
+{
+    int error = cbuf_attach_in(ring, memory, bytes);
+    if (!error && !ring->many) error = cbuf__fail(ring, CBUF_EBUSY, "it has one producer only");
+    if (!error) error = cbuf__take_over(ring);
+    return error ? cbuf__not_open(ring, error) : 0;
+}
+
 #ifdef CBUF_NO_OS
 CBUF__SLOW void cbuf__release(cbuf_ring *ring) { (void)ring; }
 CBUF__SLOW int cbuf__open_slot(cbuf_reader *reader, const cbuf_reader_options *options)
@@ -2407,7 +2827,7 @@ static inline void cbuf_close(cbuf_ring *ring)
 {
     if (!ring->local) return; /* all zero, never opened */
     if (ring->file && ring->producer && ring->local->never == UINT64_MAX) {
-        cbuf__store_release(&ring->file->state, CBUF__CLOSED);
+        if (cbuf__leave(ring)) cbuf__store_release(&ring->file->state, CBUF__CLOSED);
         cbuf__wake(&ring->readers->rows, CBUF__FREE);
     }
     cbuf__release(ring);
@@ -2582,28 +3002,36 @@ CBUF__SLOW int cbuf__open_owned(
     return error;
 }
 
-/* Becomes the only one who may produce into, replace or remove the ring of this path. The lock is
- * on a file that only the owner can open: who can read a file can keep others from locking it. */
-CBUF__SLOW int cbuf__lock_producer(cbuf_ring *ring)
+/* Becomes the only one who may produce into, replace or remove the ring of this path, or, of many
+ * producers, one more that does (ring->joins); these wait a second for one who is making it. The
+ * lock is on a file that only the owner can open: who can read a file can keep others from locking
+ * it. Byte 0 is the ring's, byte 1 + k the pen's of that number. */
+CBUF__SLOW int cbuf__lock_producer(cbuf_ring *ring, bool many)
 {
+    struct timespec moment = { 0, 1000000 };
     cbuf__path path = cbuf__path_of(ring, ".lock");
-    for (;;) {
+    for (int tries = 0;; tries++) {
         uint64_t bytes;
         struct stat mine, there;
         ring->lock_is_new = access(path.text, F_OK) != 0;
         int fd = cbuf__open_owned(ring, path.text, O_RDWR | O_CREAT, false, &bytes);
         if (fd < 0) return fd;
         int error = cbuf__lock(fd, CBUF__EXCLUSIVE, 0, false);
+        ring->joins = error && many;
+        if (ring->joins) error = cbuf__lock(fd, CBUF__SHARED, 0, false);
         bool known = !error && !fchmod(fd, 0600) && !fstat(fd, &mine) && !stat(path.text, &there);
         if (known && mine.st_ino == there.st_ino) {
             ring->lock_fd = fd;
+            if (ring->joins) return 0;
             unlink(cbuf__path_of(ring, ".new").text); /* left where a producer was killed */
             unlink(cbuf__path_of(ring, ".readers.new").text);
             return 0;
         }
         close(fd); /* its last holder removed it between the open and the lock: once more */
-        if (error == -EAGAIN || error == -EACCES) return cbuf__fail(ring, CBUF_EBUSY, "locked");
-        if (error) return cbuf__fail_errno(ring, "locking", -error);
+        bool held = error == -EAGAIN || error == -EACCES;
+        if (held && (!many || tries == 1000)) return cbuf__fail(ring, CBUF_EBUSY, "locked");
+        if (error && !held) return cbuf__fail_errno(ring, "locking", -error);
+        if (held) nanosleep(&moment, NULL);
     }
 }
 
@@ -2797,7 +3225,7 @@ CBUF__SLOW int cbuf__make_ring(
     error = cbuf__bind(ring, base, facts);
     if (!error) error = cbuf__make_resident(ring, true, &options->memory);
     if (!error) error = cbuf__make_readers(ring, facts, options);
-    if (!error) cbuf__take_over(ring);
+    if (!error) error = cbuf__take_over(ring);
     if (!error && replaces) cbuf__retire(ring->path, true);
     cbuf__path path = cbuf__path_of(ring, ".readers");
     if (!error) error = cbuf__name_file(ring, ring->readers_fd, new_readers.text, path.text);
@@ -2818,6 +3246,7 @@ CBUF__SLOW int cbuf__compare(cbuf_ring *ring, const cbuf_options *options, const
         { "max_readers", is->max_readers, wanted->max_readers },
         { "reserve_step", is->reserve_step, wanted->reserve_step },
         { "on_full", is->on_full, wanted->on_full },
+        { "producers", is->producers, wanted->producers },
         { "column_count", ring->options.column_count, wanted->column_count } };
     for (size_t k = 0; k < sizeof facts / sizeof facts[0]; k++)
         if (facts[k].is != facts[k].wanted)
@@ -2843,30 +3272,36 @@ CBUF__SLOW int cbuf__resume(
     if (!error) error = cbuf__make_resident(ring, true, &options->memory);
     if (error) return error;
     error = cbuf__open_readers(ring, &facts, false);
-    if (error == CBUF_ENOENT || error == CBUF_EFORMAT) { /* lost, or rubbish: it holds no rows */
+    if (!ring->joins && (error == CBUF_ENOENT || error == CBUF_EFORMAT)) { /* lost, or rubbish */
         cbuf__path path = cbuf__path_of(ring, ".readers");
         cbuf__path new_path = cbuf__path_of(ring, ".readers.new");
         error = cbuf__make_readers(ring, &facts, options);
         if (!error) error = cbuf__name_file(ring, ring->readers_fd, new_path.text, path.text);
     }
-    if (!error) cbuf__take_over(ring);
-    return error;
+    return error ? error : cbuf__take_over(ring);
 }
 
 CBUF__SLOW int cbuf__create_at(
     cbuf_ring *ring, const cbuf_options *options, const char *name, cbuf__facts *facts)
 {
     struct stat file;
-    int error = cbuf__lock_producer(ring);
+    int error = cbuf__lock_producer(ring, facts->producers > 1);
     if (error) return error;
     cbuf__guard(ring);
     bool there = !lstat(ring->path, &file);
     if (there && (!name || options->existing == CBUF_NEW)) error = CBUF_EEXIST;
     if (error) return cbuf__fail(ring, error, "existing is CBUF_NEW");
-    if (there && options->existing == CBUF_RESUME) return cbuf__resume(ring, options, facts);
-    if (there && (error = cbuf__retire(ring->path, false)) != 0)
-        return cbuf__fail(ring, error, "only a ring of this user is replaced");
-    return cbuf__make_ring(ring, options, facts, there);
+    if (ring->joins && (!there || options->existing != CBUF_RESUME))
+        return cbuf__fail(ring, CBUF_EBUSY, "other producers have it");
+    if (there && options->existing == CBUF_RESUME) {
+        error = cbuf__resume(ring, options, facts);
+    } else {
+        if (there && (error = cbuf__retire(ring->path, false)) != 0)
+            return cbuf__fail(ring, error, "only a ring of this user is replaced");
+        error = cbuf__make_ring(ring, options, facts, there);
+    }
+    if (!error && ring->many) cbuf__lock(ring->lock_fd, CBUF__SHARED, 0, false); /* with others */
+    return error;
 }
 
 static inline int cbuf_create(cbuf_ring *ring, const cbuf_options *options)
@@ -2880,7 +3315,7 @@ static inline int cbuf_create(cbuf_ring *ring, const cbuf_options *options)
         if (!error) error = cbuf__resolve(ring, options, 4096, &facts);
         if (!error) error = cbuf__create_at(ring, options, options->name, &facts);
         if (!error) break;
-        if (ring->lock_fd >= 0 && (ring->lock_is_new || access(ring->path, F_OK)))
+        if (ring->lock_fd >= 0 && !ring->joins && (ring->lock_is_new || access(ring->path, F_OK)))
             unlink(cbuf__path_of(ring, ".lock").text);
         cbuf__release(ring);
     }
@@ -2920,7 +3355,7 @@ static inline int cbuf_remove(const char *name)
     struct stat file;
     cbuf__begin(&ring);
     int error = cbuf__set_path(&ring, name ? name : "", 0);
-    if (!error) error = cbuf__lock_producer(&ring);
+    if (!error) error = cbuf__lock_producer(&ring, false);
     if (error) return error;
     bool there = !lstat(ring.path, &file);
     if (there) error = cbuf__retire(ring.path, true);
@@ -2986,6 +3421,29 @@ CBUF__SLOW int cbuf__look_after_file(const cbuf_ring *ring)
     return CBUF__AS(uint64_t, file.st_size) < ring->file_bytes ? CBUF_EFORMAT : 0;
 }
 
+/* Sweeps up after dead producers whose rows stand in the way, while no other producer is there to
+ * do it: as far as this process may open the ring to write. */
+CBUF__SLOW void cbuf__mend(const cbuf_ring *ring)
+{
+    cbuf_ring helper;
+    cbuf__facts facts;
+    if (cbuf_head(ring) == cbuf__edge(ring) || !ring->path[0]) return;
+    cbuf__begin(&helper);
+    bool open = !cbuf__set_path(&helper, ring->path, 0) && !cbuf__lock_producer(&helper, true) &&
+        !cbuf__open_ring(&helper, true, false, false, &facts) && helper.many &&
+        !cbuf__open_readers(&helper, &facts, false);
+    if (open) cbuf__sweep_dead(&helper);
+    cbuf__release(&helper);
+}
+
+/* What to wish for, to be woken when row `wanted - 1` comes. Of many producers' rows it may be
+ * claimed, and published before one that stands in the way: then this one's publication counts. */
+CBUF__SLOW uint64_t cbuf__next_wake(const cbuf_ring *ring, uint64_t head, uint64_t wanted)
+{
+    bool claimed = ring->many && cbuf__load_acquire(&ring->file->claim) >= wanted;
+    return claimed && head + 1 < wanted ? head + 1 : wanted;
+}
+
 /* Sleeps until row `wanted - 1` may have come, at most `left` ns. Who has no slot cannot wish to be
  * woken, and sleeps briefly instead. */
 CBUF__SLOW void cbuf__nap(cbuf_reader *reader, uint64_t wanted, int64_t left, int64_t *brief)
@@ -2998,8 +3456,9 @@ CBUF__SLOW void cbuf__nap(cbuf_reader *reader, uint64_t wanted, int64_t left, in
         return;
     }
     bool sure;
-    uint64_t count = cbuf__wish(&ring->readers->rows, wanted, &sure);
-    if (cbuf_head(ring) >= wanted) return; /* E4: the second look */
+    wanted = cbuf__next_wake(ring, cbuf_head(ring), wanted);
+    uint64_t count = cbuf__wish(&ring->readers->rows, wanted, &sure), head = cbuf_head(ring);
+    if (head >= wanted || cbuf__next_wake(ring, head, wanted) < wanted) return; /* E4: once more */
     if (cbuf__load_acquire(&ring->file->state) != CBUF__OPEN) return;
     sure = sure || cbuf__load_relaxed(&ring->file->wake_fence);
     int64_t most = sure ? 1000000000 : 1000000;
@@ -3019,7 +3478,7 @@ CBUF__SLOW int64_t cbuf__wait_slowly(cbuf_reader *reader, uint32_t n, int64_t ti
         }
         if (cbuf__resync(reader)) continue;
         uint64_t state = cbuf__load_acquire(&ring->file->state), there = cbuf_available(reader);
-        if (there >= n) reader->published = reader->cursor + there;
+        if (there >= n && !ring->many) reader->published = reader->cursor + there;
         if (there >= n) return n;
         int64_t some = CBUF__AS(int64_t, there), now = cbuf__now_ns(CBUF__MONOTONIC);
         int64_t left = timeout_ns < 0 ? INT64_MAX : start + timeout_ns - now;
@@ -3028,6 +3487,7 @@ CBUF__SLOW int64_t cbuf__wait_slowly(cbuf_reader *reader, uint32_t n, int64_t ti
         if (state == CBUF__RETIRED) gone = CBUF_ERETIRED;
         if (!gone && now - checked > 500000000) {
             gone = cbuf__look_after_file(ring);
+            if (ring->many) cbuf__mend(ring);
             checked = now;
             cbuf__stamp(reader);
         }
@@ -3054,6 +3514,8 @@ static inline int cbuf_wait_room(cbuf_ring *ring, uint32_t n, int64_t timeout_ns
     if (!error && (!n || n > ring->capacity / 2)) error = CBUF_EINVAL;
     if (error) return error;
     if (!ring->gated) return 1;
+    if (ring->many && ring->claimed) return CBUF_EINVAL;
+    if (ring->many) ring->next = cbuf__edge(ring);
     cbuf__scan_gates(ring);
     if (ring->limit >= ring->next + n) return 1;
     return timeout_ns && cbuf__await_gates(ring, n, timeout_ns);
