@@ -1091,15 +1091,31 @@ CBUF__SLOW bool cbuf__rest(int64_t waited)
 #endif
 #define CBUF__ROWS_BYTE (1u << 30) /* of .readers, for the locked mode; byte k is slot k's */
 
+/* Up to where every row is published or given up, or a little less. */
+CBUF__SLOW uint64_t cbuf__many_head(const cbuf_ring *ring)
+{
+    uint64_t claim = cbuf__load_acquire(&ring->file->claim), head = claim; /* C1 */
+    uint64_t high = cbuf__load_relaxed(&ring->file->pens_high);
+    for (uint64_t k = 0; k < high && k < ring->options.producers; k++) {
+        uint64_t begin = cbuf__load_acquire(&ring->pens[k].begin); /* C2 */
+        if (begin < head) head = begin;
+    }
+    uint64_t oldest = cbuf__oldest_at(ring, cbuf__load_acquire(&ring->file->reserve));
+    if (head < oldest) head = oldest < claim ? oldest : claim; /* of one that tries and sleeps */
+    while (head < claim && !cbuf__is_pending(ring, head)) head++;
+    return head;
+}
+
 /* Where the gates end: the oldest row that a gate has not read yet, plus the capacity. A reader
  * that registers stores its cursor, fences, then loads head and stores its cursor again; here the
  * fence comes before the loads. So either this scan sees the cursor, or the reader sees a head
- * from which the limit found here cannot overrun it. */
+ * from which the limit found here cannot overrun it. Of many producers' rows none that is not
+ * finished may be overwritten either. */
 CBUF__SLOW void cbuf__scan_gates(cbuf_ring *ring)
 {
-    uint64_t oldest = ring->next;
+    uint64_t oldest = ring->many ? cbuf__many_head(ring) : ring->next; /* P1 <- C2 */
     cbuf__fence_seq_cst(); /* G1 */
-    uint64_t high = cbuf__load_relaxed(&ring->readers->high);
+    uint64_t high = ring->gated ? cbuf__load_relaxed(&ring->readers->high) : 0;
     if (high > ring->options.max_readers) high = ring->options.max_readers;
     for (uint32_t k = 0; k < high; k++) {
         struct cbuf__slot *slot = &ring->readers->slots[k];
@@ -1221,36 +1237,21 @@ CBUF__SLOW int cbuf__pass_gates(cbuf_ring *ring, int64_t most)
  * emptied after the rows (C2), and read between two looks at the row (cbuf__give_up). `head`, up to
  * where all is published, follows from claim and pens: there is no shared word for it to fight for.
  *
- * A row is claimed only once its place has the row of the lap before in it, published or given up
- * (P1): nothing is written under another's pen, and a producer that was stopped in the middle holds
- * the others up, by their policy, until it goes on or dies. */
-/* Up to where every row is published or given up, or a little less. */
-CBUF__SLOW uint64_t cbuf__many_head(const cbuf_ring *ring)
-{
-    uint64_t claim = cbuf__load_acquire(&ring->file->claim), head = claim; /* C1 */
-    uint64_t high = cbuf__load_relaxed(&ring->file->pens_high);
-    for (uint64_t k = 0; k < high && k < ring->options.producers; k++) {
-        uint64_t begin = cbuf__load_acquire(&ring->pens[k].begin); /* C2 */
-        if (begin < head) head = begin;
-    }
-    uint64_t oldest = cbuf__oldest_at(ring, cbuf__load_acquire(&ring->file->reserve));
-    if (head < oldest) head = oldest < claim ? oldest : claim; /* of one that tries and sleeps */
-    while (head < claim && !cbuf__is_pending(ring, head)) head++;
-    return head;
-}
-
-/* Claims up to n rows, as many as have a free place; with `whole` only up to the ring's end. How
- * many, from ring->next on; 0: there is no room. */
+ * A row is claimed only once the row a lap before is published or given up (P1): nothing is written
+ * under another's pen, and a producer that was stopped in the middle holds the others up, by their
+ * policy, until it goes on or dies. Each producer knows how far that is from its last look at all
+ * pens, which it takes once in a lap. */
+/* Claims up to n rows, as far as there is room; with `whole` only up to the ring's end. How many,
+ * from ring->next on; 0: there is no room. */
 CBUF__INLINE uint64_t cbuf__claim_rows(cbuf_ring *ring, uint64_t n, bool whole)
 {
     uint64_t most = ring->capacity < 4 ? 1 : ring->capacity / 4;
     uint64_t at = cbuf__load_relaxed(&ring->file->claim);
     if (n > most) n = most;
     for (;;) {
-        uint64_t count = 0, want = ring->limit > at ? ring->limit - at : 0;
-        if (want > n) want = n;
-        if (whole) want = cbuf__until_end(ring, at, want);
-        while (count < want && cbuf__is_pending(ring, at + count)) count++; /* P1 */
+        uint64_t count = ring->limit > at ? ring->limit - at : 0; /* P1 */
+        if (count > n) count = n;
+        if (whole) count = cbuf__until_end(ring, at, count);
         if (!count) return 0;
         cbuf__store_relaxed(&ring->pen->end, at + count);
         cbuf__store_release(&ring->pen->begin, at); /* C1: both before the claim; C2 */
@@ -1364,12 +1365,13 @@ CBUF__SLOW int cbuf__wait_to_claim(cbuf_ring *ring, int64_t *since)
     if (!*since) *since = now;
     if (ring->options.block_ns) left = *since + ring->options.block_ns - now;
     if (ring->options.block_ns && left <= 0) return CBUF_ETIMEDOUT;
-    if (ring->gated && at >= ring->limit) return cbuf__pass_gates(ring, left);
+    if (cbuf__many_head(ring) + ring->capacity > at) /* not for another's pen */
+        return ring->gated ? cbuf__pass_gates(ring, left) : (cbuf__scan_gates(ring), 1);
     for (int i = 0; i < 100; i++) {
-        if (cbuf__is_pending(ring, at) || cbuf__load_relaxed(&ring->file->claim) != at) return 1;
+        if (cbuf__is_pending(ring, at)) return 1; /* the row a lap before is finished */
         cbuf__pause();
     }
-    if (now - ring->swept_ns > 1000000) { /* the row a lap before is not finished */
+    if (now - ring->swept_ns > 1000000) {
         ring->swept_ns = now;
         cbuf__sweep_dead(ring);
     } else if (drops) {
@@ -1391,7 +1393,7 @@ CBUF__SLOW int cbuf__take_pen(cbuf_ring *ring)
         if (!cbuf__compare_exchange_acq_rel(&pen->owned, &owned, 1)) continue;
         while (high <= k && !cbuf__compare_exchange_acq_rel(&ring->file->pens_high, &high, k + 1)) {}
         ring->pen = pen;
-        ring->limit = ring->gated ? 0 : UINT64_MAX;
+        ring->limit = 0;
         return 0;
     }
     return CBUF_ESLOTS;

@@ -14,7 +14,8 @@ struct consumer { cbuf_ring ring; cbuf_reader reader; };
 #define CAN_STREAM
 #define CAN_PROCESSES
 #define CAN_IN_PLACE
-#define CAN_READERS /* and CAN_PRODUCERS with push_many, as soon as a ring can have several */
+#define CAN_READERS
+#define CAN_PRODUCERS
 #define CAN_FREE
 #define CAN_SLEEP
 #define CAN_OPEN
@@ -36,6 +37,7 @@ static void shared_open(struct shared *s, const struct setup *o, int channel)
         .columns = columns, .column_count = sizeof columns / sizeof *columns, .in_place = o->in_place,
         .layout = variant_number(o, "dense", 0) ? CBUF_DENSE : CBUF_NUMBERED,
         .on_full = o->lossless ? CBUF_BLOCK : CBUF_OVERWRITE, .pad_rows = variant_number(o, "pad", 0) != 0,
+        .producers = (uint32_t)o->producers,
         .reserve_step = (uint32_t)variant_number(o, "step", 0), .max_readers = (uint32_t)variant_number(o, "slots", 0),
         .memory = { .populate = CBUF_REQUIRE, .huge = o->huge ? CBUF_REQUIRE : 0 } };
 }
@@ -65,6 +67,7 @@ INLINE int push(struct producer *p, const row *rows, int n)
     if (__builtin_constant_p(n) && n == 1) return checked(row_write(&p->ring, rows));
     return checked(row_write_n(&p->ring, rows, (uint64_t)n));
 }
+INLINE int push_many(struct producer *p, const row *rows, int n) { return push(p, rows, n); }
 INLINE int pop(struct consumer *c, row *rows, int max) { return checked(row_read(&c->reader, rows, (uint32_t)max)); }
 INLINE int claim(struct producer *p, int n, void **base)
 {

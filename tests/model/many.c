@@ -212,6 +212,8 @@ static void set_up(const void *arguments)
     }
     write_rows(2, setting->before, 1);
     finished[2] = 0;
+    for (unsigned p = 0; p < PRODUCERS; p++)
+        cbuf__scan_gates(&handles[p]); /* what they know of room; the next look is theirs */
     model_open(&reader, &handles[2], &(cbuf_reader_options){ .anonymous = true });
     reader_is_open = !setting->registers;
     checker_spawn("first", produce, (void *)0);
