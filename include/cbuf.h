@@ -1305,12 +1305,12 @@ CBUF__SLOW bool cbuf__give_up(cbuf_ring *ring, uint64_t sequence, const bool *de
     if (!cbuf__is_pending(ring, sequence)) return true;
     for (uint32_t k = 0; k < ring->options.producers; k++) {
         if (dead[k]) continue;
-        uint64_t begin = cbuf__load_acquire(&ring->pens[k].begin); /* C2 */
-        uint64_t end = cbuf__load_relaxed(&ring->pens[k].end);     /* of that claim or a later */
+        uint64_t begin = cbuf__load_relaxed(&ring->pens[k].begin); /* C1: of the claim or later */
+        uint64_t end = cbuf__load_relaxed(&ring->pens[k].end);
         if (begin <= sequence && sequence < end) return false;
     }
-    uint64_t word = cbuf__load_acquire(last);
-    if (!cbuf__awaits(ring, sequence, word)) return true; /* C2: its pen was lifted meanwhile */
+    uint64_t word = cbuf__load_acquire(last); /* if this is old, the exchange fails */
+    if (!cbuf__awaits(ring, sequence, word)) return true; /* its pen was lifted meanwhile */
     cbuf__raise_reserve(ring, sequence + 1);
     uint64_t given_up = cbuf__seal(word, (sequence + 1) ^ CBUF__ABORTED);
     if (cbuf__compare_exchange_acq_rel(last, &word, given_up)) /* W2; else another sweeper did */

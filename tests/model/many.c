@@ -292,8 +292,8 @@ static const struct checker_test tests[] = {
                .reads = 1, .max = 2, .observes = true),
     MODEL_CASE("drop", RUN, .on_full = CBUF_DROP_NEWEST, .rows = { 1, 1 }, .before = 1,
                .reads = 1, .max = 2, .registers = true),
-    MODEL_CASE("block", RUN, .on_full = CBUF_BLOCK, .rows = { 2, 1 }, .reads = 1, .max = 2,
-               .registers = true),
+    MODEL_CASE("block", RUN, .on_full = CBUF_BLOCK, .rows = { 2, 1 }, .before = 1, .reads = 1,
+               .max = 2, .registers = true),
 };
 
 int main(int argc, char **argv)

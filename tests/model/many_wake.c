@@ -60,6 +60,8 @@ static void set_up(const void *arguments)
         handles[p].wake_at = setting->no_barriers ? &handles[p].local->always
                                                   : &handles[p].readers->rows.wanted;
     }
+    for (unsigned p = 0; p < PRODUCERS; p++)
+        cbuf__scan_gates(&handles[p]);
     checker_assert(cbuf_claim(&handles[0], 1, NULL) != NULL);
     if (!setting->second_claims)
         checker_assert(cbuf_claim(&handles[1], 1, NULL) != NULL);
