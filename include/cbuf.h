@@ -668,6 +668,13 @@ CBUF__SLOW void cbuf__futex_wake(cbuf__word *word)
 #endif
 #endif
 
+/* Changes a file's times, which inotify(7) tells its watchers. */
+#ifdef CBUF_NO_OS
+CBUF__INLINE void cbuf__touch(int fd) { (void)fd; }
+#else
+CBUF__SLOW void cbuf__touch(int fd) { futimens(fd, NULL); }
+#endif
+
 /* ============================================================================== [format] ==== */
 
 /* Version 1.0: all that two processes agree on; the same bytes for every compiler, 32 and 64 bit,
@@ -732,7 +739,8 @@ struct cbuf__pen { /* one of many producers' slot: the rows that it may be writi
 
 typedef struct cbuf__event { /* see [publish] */
     cbuf__word wanted;       /* wake when the counter gets here; CBUF__FREE: nobody sleeps */
-    unsigned char pad0[CBUF__LINE - 8];
+    cbuf__word watchers;     /* descriptors to be woken too, see cbuf_poll.h */
+    unsigned char pad0[CBUF__LINE - 2 * 8];
     cbuf__word count; /* of wake-ups; sleepers sleep until it changes */
     unsigned char pad1[CBUF__LINE - 8];
 } cbuf__event;
@@ -995,15 +1003,18 @@ CBUF__INLINE uint64_t cbuf__validate(const cbuf_ring *ring)
  * the counter again. Then either the mover loads `wanted` after the barrier, and wakes; or its
  * store came before it, and the sleeper sees it. Who takes `wanted` away raises `count` after, so
  * that a sleeper whose wish went with another's finds it changed. A process without membarrier
- * fences at each move instead. After the event count of ConcurrencyKit (ck_ec.h) and Dice, Huang,
+ * fences at each move instead. Who waits in an event loop watches a file for a change of its times,
+ * which the waker makes where there is such a watcher: that of the rows, or .readers for room. After
+ * the event count of ConcurrencyKit (ck_ec.h) and Dice, Huang,
  * Yang: Asymmetric Dekker Synchronization (2001). */
-CBUF__SLOW bool cbuf__wake(cbuf__event *event, uint64_t reached)
+CBUF__SLOW bool cbuf__wake(cbuf__event *event, uint64_t reached, int fd)
 {
     cbuf__fence_seq_cst(); /* E1: for those without membarrier, who come here at each move */
     if (cbuf__load_relaxed(&event->wanted) > reached) return false;
     cbuf__exchange_acq_rel(&event->wanted, CBUF__FREE); /* E2 */
     cbuf__fetch_add_acq_rel(&event->count, 1);          /* E3 */
     cbuf__futex_wake(&event->count);
+    if (cbuf__load_relaxed(&event->watchers)) cbuf__touch(fd);
     return true;
 }
 
@@ -1033,7 +1044,7 @@ CBUF__INLINE void cbuf__tally(cbuf_ring *ring, cbuf__word *counter, uint64_t n) 
 
 CBUF__SLOW void cbuf__wake_readers(cbuf_ring *ring, uint64_t head)
 {
-    if (cbuf__wake(&ring->readers->rows, head)) cbuf__tally(ring, &ring->file->wakes, 1);
+    if (cbuf__wake(&ring->readers->rows, head, ring->fd)) cbuf__tally(ring, &ring->file->wakes, 1);
 }
 
 CBUF__INLINE void cbuf__publish(cbuf_ring *ring, uint64_t head)
@@ -1159,6 +1170,15 @@ CBUF__SLOW bool cbuf__mind_slowest(cbuf_ring *ring)
     return true;
 }
 
+/* The cursor to wish for when there is no room for `rows` rows. Among many producers a pen may be in
+ * the way: then whoever lifts it wakes. */
+CBUF__SLOW uint64_t cbuf__room_at(const cbuf_ring *ring, uint64_t rows)
+{
+    uint64_t wanted = ring->next + rows - ring->capacity;
+    uint64_t head = ring->many ? cbuf__many_head(ring) : wanted;
+    return head < wanted ? head + 1 : wanted;
+}
+
 /* Waits until the gates leave room for `rows` rows, at most ns (negative: without limit). Where
  * there is no clock and no sleep it looks once. */
 CBUF__SLOW bool cbuf__await_gates(cbuf_ring *ring, uint64_t rows, int64_t ns)
@@ -1174,8 +1194,7 @@ CBUF__SLOW bool cbuf__await_gates(cbuf_ring *ring, uint64_t rows, int64_t ns)
         if (ring->limit >= ring->next + rows) return true;
         if (ns >= 0 && (left = start + ns - cbuf__now_ns(CBUF__MONOTONIC)) <= 0) return false;
         bool sure;
-        uint64_t wanted = ring->next + rows - ring->capacity;
-        uint64_t count = cbuf__wish(&ring->readers->room, wanted, &sure);
+        uint64_t count = cbuf__wish(&ring->readers->room, cbuf__room_at(ring, rows), &sure);
         cbuf__scan_gates(ring); /* E4: the second look */
         if (ring->limit >= ring->next + rows) return true;
         int64_t nap = sure ? 10000000 : 1000000; /* a dead gate wakes nobody */
@@ -1281,6 +1300,8 @@ CBUF__INLINE void cbuf__lift_pen(cbuf_ring *ring, uint64_t end)
     cbuf__store_release(&ring->pen->begin, CBUF__FREE); /* C2 */
     cbuf__fence_compiler();                             /* E4 */
     if (CBUF__UNLIKELY(cbuf__load_relaxed(ring->wake_at) <= end)) cbuf__wake_readers(ring, end);
+    if (!ring->gated || cbuf__load_relaxed(&ring->readers->room.wanted) > end) return; /* E4 */
+    cbuf__wake(&ring->readers->room, end, ring->readers_fd);
 }
 
 /* Ends the producer's own claim: publishes its first n rows, and gives the others up. */
@@ -1351,7 +1372,8 @@ CBUF__SLOW void cbuf__sweep_dead(cbuf_ring *ring)
     cbuf__sweep(ring, dead);
     for (uint32_t k = 0; k < ring->options.producers; k++)
         if (dead[k]) cbuf__lock(ring->lock_fd, CBUF__UNLOCK, 1 + k, false);
-    cbuf__wake(&ring->readers->rows, CBUF__FREE);
+    cbuf__wake(&ring->readers->rows, CBUF__FREE, ring->fd);
+    cbuf__wake(&ring->readers->room, CBUF__FREE, ring->readers_fd);
 }
 
 /* There was no place for a row: waits for one as the policy says. 1: try again; 0: refused; or
@@ -1656,7 +1678,8 @@ CBUF__INLINE uint64_t cbuf__ready(cbuf_reader *reader, uint64_t want)
 
 CBUF__SLOW void cbuf__wake_producer(cbuf_reader *reader)
 {
-    cbuf__wake(&reader->ring->readers->room, reader->cursor);
+    const cbuf_ring *ring = reader->ring;
+    cbuf__wake(&ring->readers->room, reader->cursor, ring->readers_fd);
 }
 CBUF__SLOW void cbuf__stamp(cbuf_reader *reader)
 {
@@ -1912,7 +1935,8 @@ static inline void cbuf_reader_close(cbuf_reader *reader)
         cbuf__store_release(&reader->slot->gate, 0); /* G2 */
         cbuf__store_release(&reader->slot->cursor, CBUF__FREE);
         cbuf__store_release(&reader->slot->owned, 0);
-        if (gate) cbuf__wake(&reader->ring->readers->room, CBUF__FREE);
+        const cbuf_ring *ring = reader->ring;
+        if (gate) cbuf__wake(&ring->readers->room, CBUF__FREE, ring->readers_fd);
     }
 #ifndef CBUF_NO_OS
     if (reader->fd >= 0) close(reader->fd);
@@ -2830,7 +2854,7 @@ static inline void cbuf_close(cbuf_ring *ring)
     if (!ring->local) return; /* all zero, never opened */
     if (ring->file && ring->producer && ring->local->never == UINT64_MAX) {
         if (cbuf__leave(ring)) cbuf__store_release(&ring->file->state, CBUF__CLOSED);
-        cbuf__wake(&ring->readers->rows, CBUF__FREE);
+        cbuf__wake(&ring->readers->rows, CBUF__FREE, ring->fd);
     }
     cbuf__release(ring);
     cbuf__begin(ring);
@@ -3201,7 +3225,7 @@ CBUF__SLOW int cbuf__retire(const char *path, bool mark)
     if (error == CBUF_ESCHEMA) error = 0;
     if (!error && mark) {
         cbuf__store_release(&old.file->state, CBUF__RETIRED);
-        if (!cbuf__open_readers(&old, &facts, false)) cbuf__wake(&old.readers->rows, CBUF__FREE);
+        if (!cbuf__open_readers(&old, &facts, false)) cbuf__wake(&old.readers->rows, CBUF__FREE, old.fd);
     }
     cbuf__release(&old);
     return error;
@@ -3446,6 +3470,19 @@ CBUF__SLOW uint64_t cbuf__next_wake(const cbuf_ring *ring, uint64_t head, uint64
     return claimed && head + 1 < wanted ? head + 1 : wanted;
 }
 
+/* Wishes to be woken when row `wanted - 1` may have come. False if it may have already, or the ring
+ * is no longer open: then nobody need wake. */
+CBUF__SLOW bool cbuf__wish_rows(
+    const cbuf_ring *ring, uint64_t wanted, uint64_t *count, bool *sure)
+{
+    wanted = cbuf__next_wake(ring, cbuf_head(ring), wanted);
+    *count = cbuf__wish(&ring->readers->rows, wanted, sure);
+    *sure = *sure || cbuf__load_relaxed(&ring->file->wake_fence);
+    uint64_t head = cbuf_head(ring); /* E4: the second look */
+    if (head >= wanted || cbuf__next_wake(ring, head, wanted) < wanted) return false;
+    return cbuf__load_acquire(&ring->file->state) == CBUF__OPEN;
+}
+
 /* Sleeps until row `wanted - 1` may have come, at most `left` ns. Who has no slot cannot wish to be
  * woken, and sleeps briefly instead. */
 CBUF__SLOW void cbuf__nap(cbuf_reader *reader, uint64_t wanted, int64_t left, int64_t *brief)
@@ -3458,11 +3495,8 @@ CBUF__SLOW void cbuf__nap(cbuf_reader *reader, uint64_t wanted, int64_t left, in
         return;
     }
     bool sure;
-    wanted = cbuf__next_wake(ring, cbuf_head(ring), wanted);
-    uint64_t count = cbuf__wish(&ring->readers->rows, wanted, &sure), head = cbuf_head(ring);
-    if (head >= wanted || cbuf__next_wake(ring, head, wanted) < wanted) return; /* E4: once more */
-    if (cbuf__load_acquire(&ring->file->state) != CBUF__OPEN) return;
-    sure = sure || cbuf__load_relaxed(&ring->file->wake_fence);
+    uint64_t count;
+    if (!cbuf__wish_rows(ring, wanted, &count, &sure)) return;
     int64_t most = sure ? 1000000000 : 1000000;
     cbuf__count(&reader->slot->waits, 1);
     cbuf__futex_wait(
