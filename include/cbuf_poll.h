@@ -38,8 +38,8 @@ extern "C++" {
 static inline int cbuf_rows_fd(const cbuf_ring *ring);
 static inline void cbuf_rows_fd_close(const cbuf_ring *ring, int fd);
 
-/* How many rows can be read now, up to n (1 to capacity / 2), if they are there; 0: fd becomes
- * readable when they may be. CBUF_ECLOSED or CBUF_ERETIRED as cbuf_wait; CBUF_EACCES for an
+/* How many rows can be read now, if that is n (1 to capacity / 2) or if no more will come; 0: fd
+ * becomes readable when n may be there. CBUF_ECLOSED or CBUF_ERETIRED as cbuf_wait; CBUF_EACCES for an
  * anonymous reader; CBUF_ESYSTEM where the system has no membarrier(2), and a wake-up might be
  * lost: use cbuf_wait there. By the reader's thread. */
 static inline int64_t cbuf_rows_arm(cbuf_reader *reader, int fd, uint32_t n);
@@ -95,7 +95,8 @@ static inline int64_t cbuf_rows_arm(cbuf_reader *reader, int fd, uint32_t n)
         bool sure;
         uint64_t count;
         int64_t there = cbuf_wait(reader, n, 0);
-        if (there < 0 || there >= n) return there;
+        bool last = cbuf__load_acquire(&reader->ring->file->state) != CBUF__OPEN;
+        if (there < 0 || there >= n || (there && last)) return there;
         if (!reader->slot) return CBUF_EACCES;
         if (!cbuf__wish_rows(reader->ring, reader->cursor + n, &count, &sure)) continue;
         return sure ? 0 : CBUF_ESYSTEM;

@@ -9,12 +9,12 @@
 
 static bool is_readable(int fd)
 {
-    struct pollfd asked = { .fd = fd, .events = POLLIN, .revents = 0 };
+    struct pollfd asked = { fd, POLLIN, 0 };
     return poll(&asked, 1, 0) == 1;
 }
 static void await(int fd)
 {
-    struct pollfd asked = { .fd = fd, .events = POLLIN, .revents = 0 };
+    struct pollfd asked = { fd, POLLIN, 0 };
     while (poll(&asked, 1, -1) != 1) {}
 }
 
