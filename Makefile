@@ -13,7 +13,7 @@ FLAGS     = -Iinclude -Itests -pthread $(STRICT) $(CFLAGS)
 
 HEADERS  := $(wildcard include/*.h)
 TESTS    := $(patsubst tests/%.c,$(BUILD)/%,$(wildcard tests/test_*.c))
-EXAMPLES := $(addprefix $(BUILD)/,producer consumer demo replay embedded raii)
+EXAMPLES := $(addprefix $(BUILD)/,producer consumer demo replay embedded raii telemetry)
 VERSION  := $(shell sed -n 's/.*CBUF_VERSION "\(.*\)"/\1/p' include/cbuf.h)
 
 .PHONY: help demo check tests model python readme examples headers embedded-symbols bench \
@@ -95,6 +95,7 @@ $(BUILD)/embedded: examples/embedded.c examples/embedded_ring.c $(HEADERS) | $(B
 	$(CC) -std=$(STD) $(FLAGS) $(filter %.c,$^) -o $@
 $(BUILD)/embedded_ring.o: examples/embedded_ring.c $(HEADERS) | $(BUILD)
 	$(CC) -std=$(STD) $(FLAGS) -c $< -o $@
+$(BUILD)/telemetry: examples/telemetry.h
 $(BUILD)/raii: examples/raii.cpp examples/raii.hpp $(HEADERS) | $(BUILD)
 	$(CXX) -std=c++11 $(FLAGS) -Wold-style-cast $< -o $@
 $(BUILD)/%: examples/%.c $(HEADERS) | $(BUILD)

@@ -20,6 +20,7 @@
  *   CAN_READERS    each of several consumers gets all     CAN_FREE       push never waits; consumer_lost counts
  *   CAN_PRODUCERS  several producers; push_many           CAN_SLEEP      pop_wait
  *   CAN_OPEN       open_create, open_attach, open_register, open_close; then CAN_HUGE too: setup.huge is heeded
+ *   CAN_LOG        cbuf's log: see log.h
  *   ROW_BY_ROW     there are no calls for several rows    ANY_CAPACITY   setup.capacity is heeded beyond 65,536
  *
  *   int push(struct producer *, const row *rows, int n)   copies up to n rows in, returns how many; 0: full
@@ -117,6 +118,7 @@ struct setup {
     bool pause;                  /* a pause instruction when empty or full, as a well-behaved spin loop has */
     bool yield;                  /* more sides than processors: give the processor away instead */
     int milliseconds, interval_ns, cpu[MAX_SIDES], cpus;
+    int mode;                    /* of the log's cases: see log.h */
     uint64_t capacity;
 };
 

@@ -220,12 +220,39 @@ static void bare_open(void)
     report_disturbance(1);
 }
 
+/* write(2) of the same bytes, a call for each `batch` rows. */
+static void bare_log(void)
+{
+    row rows[256];
+    size_t bytes = (size_t)setup.batch * sizeof(row);
+    struct side *s = &control->sides[0];
+    int fd = open(log_path(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    if (fd < 0) die(log_path(), strerror(errno));
+    unlink(log_path());
+    side_begin(s);
+    uint64_t i = 0, deadline = deadline_in_ticks();
+    struct window window;
+    window_begin(&window, i);
+    do {
+        for (uint64_t until = i + WINDOW_ROWS; i < until; i += (uint64_t)setup.batch) {
+            for (int k = 0; k < setup.batch; k++) row_fill(&rows[k], i + (uint64_t)k);
+            if (write(fd, rows, bytes) != (ssize_t)bytes) die("write", strerror(errno));
+        }
+        window_pass(&window, i);
+    } while (ticks() < deadline);
+    side_end(s);
+    close(fd);
+    report_rate((double)i, (double)(s->end_ns - s->begin_ns), true);
+    report_disturbance(1);
+}
+
 static bool limits_run(const char *shape)
 {
     if (!strcmp(shape, "write")) bare_write();
     else if (!strcmp(shape, "pingpong")) bare_pingpong();
     else if (!strcmp(shape, "memcpy")) bare_memcpy();
     else if (!strcmp(shape, "open")) bare_open();
+    else if (!strcmp(shape, "log")) bare_log();
     else if (!strcmp(shape, "paced") && setup.sleeping) bare_sleep();
     else if (!strcmp(shape, "paced")) bare_paced();
     else return false;

@@ -18,6 +18,9 @@ UNUSED static struct shared *shared; /* [2]; channel 1 is the way back of a roun
 #ifdef CAN_OPEN
 #include "open.h"
 #endif
+#if defined CAN_LIMITS || defined CAN_LOG
+#include "log.h"
+#endif
 #ifdef CAN_LIMITS
 #include "limits.h"
 #endif
@@ -71,6 +74,9 @@ static bool run_shape(const char *shape)
 #ifdef CAN_OPEN
     if (!strcmp(shape, "open")) run = open_run;
 #endif
+#ifdef CAN_LOG
+    if (!strcmp(shape, "log")) run = log_run;
+#endif
 #ifdef CAN_SLEEP
     if (!strcmp(shape, "paced") && setup.sleeping) setup.lossless = true, run = paced_run;
 #endif
@@ -120,6 +126,7 @@ int main(int argc, char **argv)
         else if (!strcmp(argv[i], "producers")) setup.producers = (int)number;
         else if (!strcmp(argv[i], "sleeping")) setup.sleeping = number != 0;
         else if (!strcmp(argv[i], "huge")) setup.huge = number != 0;
+        else if (!strcmp(argv[i], "mode")) setup.mode = (int)number;
         else if (!strcmp(argv[i], "interval")) setup.interval_ns = (int)number;
         else if (!strcmp(argv[i], "pause")) setup.pause = number != 0;
         else if (!strcmp(argv[i], "ms")) setup.milliseconds = (int)number;

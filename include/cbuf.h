@@ -33,6 +33,7 @@
  *                   may be under the pen
  *   /dev/shm/ticks.readers  written by registered readers: a cursor for each, the sleepers' words
  *   /dev/shm/ticks.lock     empty; the producer locks it, and the kernel unlocks it when it dies
+ *   ticks.spill, ticks.log  the producer's own (cbuf_log.h): rows that found the ring full, or all
  *
  * GLOSSARY
  *
@@ -43,7 +44,8 @@
  *             reserve - capacity are not to be trusted; it moves by the reserve step
  *   reader    a consumer with its own cursor, the sequence it reads next; observers have none
  *   lapped    said of a reader whose next row was overwritten; what it missed is counted as lost
- *   gate      a reader that the producer does not overwrite (policies block and drop newest)
+ *   gate      a reader that the producer does not overwrite (policies block, drop newest, spill)
+ *   spill     to keep rows that find the ring full in a file, in their order (cbuf_log.h)
  *   drop      a row refused because the ring was full; counted
  *   demote    to make a gate lossy because its reader stood still too long
  *   claim     to take room for rows, to be filled in place and then published
@@ -164,9 +166,11 @@ extern "C++" {
     X(CBUF_EROLE, -18, "only the producer may do that")                                            \
     X(CBUF_EROWSIZE, -19, "the row size differs from the ring's")                                  \
     X(CBUF_ELAYOUT, -20, "rows carry their number in the struct's padding: use in_place")          \
-    X(CBUF_ESLOTS, -21, "all slots of readers, or of producers, are taken")                                              \
+    X(CBUF_ESLOTS, -21, "all slots of readers, or of producers, are taken")                        \
     X(CBUF_ENOTOPEN, -22, "the handle is not open")                                                \
-    X(CBUF_ESYSTEM, -23, "a system call failed")
+    X(CBUF_ESYSTEM, -23, "a system call failed")                                                   \
+    X(CBUF_ENOSPILL, -24, "the ring is full, or has spilled, and no log is open: cbuf_log_open")   \
+    X(CBUF_ELOGGED, -25, "rows of a ring with a log are written by copy, not claimed")
 #define CBUF__ENUMERATE(name, value, text) name = value,
 enum cbuf_error_code { CBUF_ERRORS(CBUF__ENUMERATE) CBUF_OK = 0 };
 #undef CBUF__ENUMERATE
@@ -225,7 +229,12 @@ enum cbuf_layout {
                           cache line: best row by row */
     CBUF_DENSE = 1     /* rows exactly as the columns say, a plain matrix: best for batches */
 };
-enum cbuf_on_full { CBUF_OVERWRITE = 0, CBUF_BLOCK = 1, CBUF_DROP_NEWEST = 2 };
+enum cbuf_on_full {
+    CBUF_OVERWRITE = 0,
+    CBUF_BLOCK = 1,
+    CBUF_DROP_NEWEST = 2,
+    CBUF_SPILL = 3 /* to the file of a cbuf_log; CBUF_ENOSPILL while there is none */
+};
 enum cbuf_existing {
     CBUF_RESUME = 0,  /* continue a ring of the same make; otherwise CBUF_EMISMATCH */
     CBUF_REPLACE = 1, /* retire what is there and make a new one */
@@ -295,10 +304,16 @@ struct cbuf__readers;
 struct cbuf__slot;
 struct cbuf__pen;
 
+struct cbuf_hook { /* what takes the producer's rows in the ring's place; see cbuf_log.h */
+    int64_t (*take)(void *self, const void *rows, uint64_t n);
+    void (*end)(void *self);
+    void *self;
+};
+
 struct cbuf__local {      /* words of this process alone; a fork() clears them in the child */
     cbuf__word row_bytes; /* the ring's row size; 0 in the locked mode */
     cbuf__word plain;     /* the same for rows whose words are those of the struct, else 0, */
-    cbuf__word other;     /* the same for all other rows, else 0 */
+    cbuf__word other;     /* the same for all other rows, else 0; both 0 while there is a hook */
     cbuf__word always, never;
 };
 
@@ -317,6 +332,7 @@ typedef struct cbuf_ring {
     const cbuf__word *wake_at; /* publish up to here without a thought of sleepers */
     uint32_t time_offset;
     int fd, readers_fd, lock_fd;
+    struct cbuf_hook *hook;
     unsigned char apart[128]; /* the producer changes what follows at each write: other lines */
     uint64_t next, reserved, limit, claimed; /* its head and reserve; the gates' end; the claim */
     struct cbuf__pen *pen;                   /* of many producers: this one's slot */
@@ -375,8 +391,9 @@ static inline int cbuf_attach_in(cbuf_ring *ring, void *memory, size_t bytes);
 /* Becomes one more producer of a ring that was made there for several; it is not waited for. */
 static inline int cbuf_join_in(cbuf_ring *ring, void *memory, size_t bytes);
 
-/* Ends the use of a handle, also one that is all zero or failed to open; close its readers first. A
- * producer's close tells them that no more will come; the ring stays, for the next producer. */
+/* Ends the use of a handle, also one that is all zero or failed to open, and of its log; close its
+ * readers first. A producer's close tells them that no more will come; the ring stays, for the next
+ * producer. */
 static inline void cbuf_close(cbuf_ring *ring);
 
 static inline const char *cbuf_path(const cbuf_ring *ring);  /* "" for a ring in memory */
@@ -393,10 +410,10 @@ static inline int cbuf_column_find(const cbuf_ring *ring, const char *name, cbuf
 /* ---- writing: the producer's thread only ---- */
 
 /* Writes one row of the ring's row_bytes. 1: written; 0: dropped (CBUF_DROP_NEWEST);
- * CBUF_ETIMEDOUT (CBUF_BLOCK). */
+ * CBUF_ETIMEDOUT (CBUF_BLOCK); CBUF_ENOSPILL (CBUF_SPILL with no log). */
 static inline int cbuf_write(cbuf_ring *ring, const void *row);
 /* Writes n rows that lie one behind the other. Returns how many were: fewer than n if the policy
- * refused the rest; CBUF_ETIMEDOUT if none could be. */
+ * refused the rest; CBUF_ETIMEDOUT or CBUF_ENOSPILL if none could be. */
 static inline int64_t cbuf_write_n(cbuf_ring *ring, const void *rows, uint64_t n);
 
 typedef struct cbuf_array { /* the values of one column, as a plain array */
@@ -480,6 +497,7 @@ typedef struct cbuf_stats {
     uint64_t waits, wakes, demotions;       /* the producer's waits for room, wake-ups sent ... */
     uint64_t aborted;                       /* rows that were claimed and given up */
     uint64_t epoch;                         /* how many producers the ring has had */
+    uint64_t spilled;                       /* rows accepted that are still in the log */
     int64_t newest_age_ns;                  /* by the first timestamp[ns] column; -1: unknown */
     uint32_t producer_pid;
     bool closed, retired;
@@ -721,8 +739,10 @@ struct cbuf__file { /* written by producers alone */
     cbuf__word state, epoch, producer_pid, producer_started_ns;
     cbuf__word wake_fence; /* 1: this producer has no membarrier and fences at each publication */
     unsigned char pad3[CBUF__LINE - 5 * 8];
-    cbuf__word dropped, waits, wakes, demotions, aborted;
-    unsigned char pad4[CBUF__LINE - 5 * 8];
+    cbuf__word dropped, waits, wakes, demotions;
+    cbuf__word spill_end; /* rows below it were accepted; above head: the rest is in the log */
+    cbuf__word aborted;
+    unsigned char pad4[CBUF__LINE - 6 * 8];
     cbuf__word claim; /* many producers: the next row to be claimed */
     unsigned char pad5[CBUF__LINE - 8];
     cbuf__word pens_high; /* no pen from this one on was ever taken */
@@ -1215,18 +1235,33 @@ CBUF__SLOW void cbuf__let_grow(cbuf_ring *ring)
     }
 }
 
+/* An episode of spilling: while it lasts rows come into the ring from the log only, in their order.
+ * The first call stops other writes and returns the number of the first row to be spilled. */
+CBUF__SLOW uint64_t cbuf__spill_begin(cbuf_ring *ring)
+{
+    cbuf__store_relaxed(&ring->file->spill_end, CBUF__FREE);
+    return ring->next;
+}
+CBUF__SLOW void cbuf__spill_end(cbuf_ring *ring)
+{
+    cbuf__store_relaxed(&ring->file->spill_end, 0);
+}
+
 /* The ring is full as far as known: waits up to `most` ns if the policy waits. 1: there is room now;
  * 0: refused; or an error. */
 CBUF__SLOW int cbuf__pass_gates(cbuf_ring *ring, int64_t most)
 {
+    if (!ring->hook && cbuf__load_relaxed(&ring->file->spill_end) > ring->next)
+        return CBUF_ENOSPILL;
     cbuf__scan_gates(ring);
     if (ring->limit > ring->next) {
         if (ring->options.on_full == CBUF_BLOCK) cbuf__let_grow(ring);
         return 1;
     }
-    if (ring->options.on_full == CBUF_DROP_NEWEST) {
+    if (ring->options.on_full >= CBUF_DROP_NEWEST) {
         if (cbuf__mind_slowest(ring)) cbuf__scan_gates(ring);
-        return ring->limit > ring->next;
+        if (ring->limit > ring->next) return 1;
+        return ring->options.on_full == CBUF_SPILL && !ring->hook ? CBUF_ENOSPILL : 0;
     }
 #ifndef CBUF_NO_OS
     if (!cbuf__await_gates(ring, 1, most)) return CBUF_ETIMEDOUT;
@@ -1497,7 +1532,9 @@ CBUF__INLINE int cbuf__usable(const cbuf_ring *ring, uint32_t row_bytes) /* 0, o
     return CBUF__LIKELY(ring->local->row_bytes == row_bytes) ? 0 : cbuf__unusable(ring, row_bytes);
 }
 
-CBUF__INLINE int64_t cbuf__write_rows(
+/* Writes n rows into the ring proper. What is refused counts as dropped, unless there is a hook,
+ * which then knows better. */
+CBUF__INLINE int64_t cbuf__write_through(
     cbuf_ring *ring, const void *from, uint64_t n, uint32_t row_bytes)
 {
     const unsigned char *rows = CBUF__AS(const unsigned char *, from);
@@ -1508,7 +1545,7 @@ CBUF__INLINE int64_t cbuf__write_rows(
         uint64_t count = left;
         if (ring->next + left > ring->reserved) {
             granted = cbuf__make_room(ring, left);
-            if (granted == 0) cbuf__tally(ring, &ring->file->dropped, left);
+            if (granted == 0 && !ring->hook) cbuf__tally(ring, &ring->file->dropped, left);
             if (granted <= 0) return left < n ? CBUF__AS(int64_t, n - left) : granted;
             count = CBUF__AS(uint64_t, granted);
         }
@@ -1520,6 +1557,19 @@ CBUF__INLINE int64_t cbuf__write_rows(
         left -= count;
     }
     return CBUF__AS(int64_t, n);
+}
+
+CBUF__SLOW int64_t cbuf__write_hooked(
+    cbuf_ring *ring, const void *rows, uint64_t n, uint32_t row_bytes)
+{
+    int error = cbuf__usable(ring, row_bytes);
+    return error ? error : ring->hook->take(ring->hook->self, rows, n);
+}
+CBUF__INLINE int64_t cbuf__write_rows(
+    cbuf_ring *ring, const void *rows, uint64_t n, uint32_t row_bytes)
+{
+    if (CBUF__UNLIKELY(ring->hook)) return cbuf__write_hooked(ring, rows, n, row_bytes);
+    return cbuf__write_through(ring, rows, n, row_bytes);
 }
 
 CBUF__SLOW int cbuf__write_slowly(cbuf_ring *ring, const void *row, uint32_t row_bytes)
@@ -1586,6 +1636,7 @@ static inline void *cbuf_claim(cbuf_ring *ring, uint32_t n, int64_t *granted)
     *result = cbuf__usable(ring, ring->row_bytes);
     if (!*result && !n) *result = CBUF_EINVAL;
     if (!*result && ring->shared_tail) *result = CBUF_ELAYOUT;
+    if (!*result && ring->hook) *result = CBUF_ELOGGED;
     if (*result) return NULL;
     if (ring->many) *result = cbuf__claim_many(ring, n);
     if (ring->many) return *result > 0 ? cbuf__at(ring, ring->next) : NULL;
@@ -2080,6 +2131,9 @@ static inline int cbuf_stats_get(const cbuf_ring *ring, cbuf_stats *stats)
     stats->demotions = cbuf__load_relaxed(&file->demotions);
     stats->aborted = cbuf__load_relaxed(&file->aborted);
     stats->epoch = cbuf__load_relaxed(&file->epoch);
+    uint64_t spill_end = cbuf__load_relaxed(&file->spill_end);
+    if (spill_end > stats->written && spill_end != CBUF__FREE)
+        stats->spilled = spill_end - stats->written;
     stats->producer_pid = CBUF__AS(uint32_t, cbuf__load_relaxed(&file->producer_pid));
     stats->closed = state == CBUF__CLOSED;
     stats->retired = state == CBUF__RETIRED;
@@ -2522,7 +2576,7 @@ CBUF__SLOW int cbuf__resolve_options(cbuf_ring *ring, const cbuf_options *option
     if (o->producers > 1 && (o->layout != CBUF_NUMBERED || o->locked || o->capacity > 1u << 30))
         return cbuf__fail(ring, CBUF_EINVAL,
             "many producers need the numbered layout, no lock, and a capacity of at most 2^30");
-    bool known = o->layout <= CBUF_DENSE && o->on_full <= CBUF_DROP_NEWEST &&
+    bool known = o->layout <= CBUF_DENSE && o->on_full <= CBUF_SPILL &&
         o->existing <= CBUF_NEW && o->block_ns >= 0 && o->demote_ns >= 0;
     return known ? 0 : cbuf__fail(ring, CBUF_EINVAL,
                            "layout, on_full, existing, block_ns or demote_ns has no such value");
@@ -2600,7 +2654,7 @@ CBUF__SLOW int cbuf__check_facts(const cbuf__facts *f, uint64_t bytes, const cha
     if (shared && (dense || f->stride != f->row_bytes)) return CBUF_EFORMAT;
     *why = "its capacity, reserve step, policy or number of producers or readers";
     if (f->capacity < 2 || f->capacity > CBUF_MAX_CAPACITY) return CBUF_EFORMAT;
-    if (f->capacity & (f->capacity - 1) || f->on_full > CBUF_DROP_NEWEST) return CBUF_EFORMAT;
+    if (f->capacity & (f->capacity - 1) || f->on_full > CBUF_SPILL) return CBUF_EFORMAT;
     if (f->reserve_step < 1 || f->reserve_step > f->capacity / 2) return CBUF_EFORMAT;
     if (f->max_readers < 1 || f->max_readers > CBUF_MAX_READERS) return CBUF_EFORMAT;
     if (many != (f->producers > 1) || f->producers > CBUF_MAX_PRODUCERS) return CBUF_EFORMAT;
@@ -2719,6 +2773,7 @@ CBUF__SLOW int cbuf__take_over(cbuf_ring *ring)
     else if (cbuf__take_pen(ring))
         return cbuf__fail_with(ring, CBUF_ESLOTS, "producers", most, "the limit is ", most);
     cbuf__tally(ring, &file->epoch, 1);
+    cbuf__fence_seq_cst(); /* see cbuf__leave */
     cbuf__store_relaxed(&file->state, CBUF__OPEN);
     cbuf__store_relaxed(&file->producer_started_ns, now);
     if (ring->many) cbuf__store_relaxed(&ring->pen->started_ns, now);
@@ -2734,19 +2789,30 @@ CBUF__SLOW int cbuf__take_over(cbuf_ring *ring)
     return 0;
 }
 
-/* One producer, or the last one of many, leaves: whether no more will come. */
-CBUF__SLOW bool cbuf__leave(cbuf_ring *ring)
+CBUF__SLOW bool cbuf__has_producers(const cbuf_ring *ring)
 {
-    if (!ring->many) return true;
-    if (ring->claimed) cbuf__publish_many(ring, 0);
-    cbuf__sweep_dead(ring);
-    cbuf__store_release(&ring->pen->begin, CBUF__FREE);
-    cbuf__store_release(&ring->pen->owned, 0);
-    if (ring->lock_fd >= 0) return !cbuf__lock(ring->lock_fd, CBUF__EXCLUSIVE, 0, false);
-    uint32_t others = 0;
-    for (uint32_t k = 0; k < ring->options.producers; k++)
-        others += cbuf__load_acquire(&ring->pens[k].owned) != 0;
-    return others == 0;
+    uint32_t count = 0;
+    for (uint32_t k = 0; ring->many && k < ring->options.producers; k++)
+        count += cbuf__load_acquire(&ring->pens[k].owned) != 0;
+    return count != 0;
+}
+
+/* Says that no more will come, if this is the only producer or the last one to leave. By the fences
+ * two that leave at once cannot both take the other for one who stays; and who joins meanwhile and
+ * says that the ring is open, is seen at the second look. */
+CBUF__SLOW void cbuf__leave(cbuf_ring *ring)
+{
+    if (ring->many) {
+        if (ring->claimed) cbuf__publish_many(ring, 0);
+        cbuf__sweep_dead(ring);
+        cbuf__store_release(&ring->pen->begin, CBUF__FREE);
+        cbuf__store_release(&ring->pen->owned, 0);
+        cbuf__fence_seq_cst();
+    }
+    if (cbuf__has_producers(ring)) return;
+    cbuf__store_release(&ring->file->state, CBUF__CLOSED);
+    cbuf__fence_seq_cst();
+    if (cbuf__has_producers(ring)) cbuf__store_release(&ring->file->state, CBUF__OPEN);
 }
 
 /* What an open handle has and one that is not does not; the error text and the path stay. */
@@ -2852,8 +2918,9 @@ CBUF__SLOW void cbuf__release(cbuf_ring *ring); /* in [files] */
 static inline void cbuf_close(cbuf_ring *ring)
 {
     if (!ring->local) return; /* all zero, never opened */
+    if (ring->hook) ring->hook->end(ring->hook->self);
     if (ring->file && ring->producer && ring->local->never == UINT64_MAX) {
-        if (cbuf__leave(ring)) cbuf__store_release(&ring->file->state, CBUF__CLOSED);
+        cbuf__leave(ring);
         cbuf__wake(&ring->readers->rows, CBUF__FREE, ring->fd);
     }
     cbuf__release(ring);
@@ -3387,6 +3454,7 @@ static inline int cbuf_remove(const char *name)
     if (there) error = cbuf__retire(ring.path, true);
     if (!error && there && unlink(ring.path)) error = CBUF_EACCES;
     if (!error) unlink(cbuf__path_of(&ring, ".readers").text);
+    if (!error) unlink(cbuf__path_of(&ring, ".spill").text);
     if (!error || ring.lock_is_new) unlink(cbuf__path_of(&ring, ".lock").text);
     cbuf__release(&ring);
     return error ? error : there ? 0 : CBUF_ENOENT;

@@ -99,7 +99,7 @@ static inline void cbuf__futex_wake(cbuf__word *word)
     syscall(KILL_SYS_FUTEX, kill_futex_of(word), 1 /* FUTEX_WAKE */, INT32_MAX, NULL, NULL, 0);
 }
 
-/* What [files] asks of the system. A macro's own name within it is not expanded again. */
+/* What [files], and a log, ask of the system. A macro's own name within it is not expanded again. */
 #define open(...) (kill_point(), open(__VA_ARGS__))
 #define close(fd) (kill_point(), close(fd))
 #define fcntl(...) (kill_point(), fcntl(__VA_ARGS__))
@@ -109,6 +109,10 @@ static inline void cbuf__futex_wake(cbuf__word *word)
 #define fchmod(fd, mode) (kill_point(), fchmod(fd, mode))
 #define posix_fallocate(fd, from, bytes) (kill_point(), posix_fallocate(fd, from, bytes))
 #define pread(fd, to, bytes, from) (kill_point(), pread(fd, to, bytes, from))
+#define pwrite(fd, from, bytes, at) (kill_point(), pwrite(fd, from, bytes, at))
+#define pwritev(fd, parts, n, at) (kill_point(), pwritev(fd, parts, n, at))
+#define ftruncate(fd, bytes) (kill_point(), ftruncate(fd, bytes))
+#define fdatasync(fd) (kill_point(), fdatasync(fd))
 #define mmap(...) (kill_point(), mmap(__VA_ARGS__))
 #define munmap(at, bytes) (kill_point(), munmap(at, bytes))
 #define linkat(a, b, c, d, e) (kill_point(), linkat(a, b, c, d, e))

@@ -258,7 +258,7 @@ static int spoil(cbuf_options *options, int which, const char **told)
     case 6: return options->reserve_step = 33, *told = "reserve_step is 33", CBUF_EINVAL;
     case 7: return options->max_readers = CBUF_MAX_READERS + 1, *told = "1025", CBUF_EINVAL;
     case 8: return options->layout = 2, CBUF_EINVAL;
-    case 9: return options->on_full = 3, CBUF_EINVAL;
+    case 9: return options->on_full = 4, CBUF_EINVAL;
     case 10: return options->existing = 3, CBUF_EINVAL;
     case 11: return options->block_ns = -1, CBUF_EINVAL;
     case 12: return options->demote_ns = -1, CBUF_EINVAL;

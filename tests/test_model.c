@@ -149,7 +149,9 @@ static uint64_t accept_rows(struct model *m, const struct written *drafts, uint6
 /* What a write of n rows returns if `done` of them were accepted. */
 static int64_t result_of(const struct model *m, uint64_t done, uint64_t n)
 {
-    return done || !n || m->options.on_full != CBUF_BLOCK ? (int64_t)done : (int64_t)CBUF_ETIMEDOUT;
+    if (!done && n && m->options.on_full == CBUF_BLOCK) return CBUF_ETIMEDOUT;
+    if (!done && n && m->options.on_full == CBUF_SPILL) return CBUF_ENOSPILL; /* there is no log */
+    return (int64_t)done;
 }
 
 /* ---- operations: the producer's ---- */
@@ -471,7 +473,7 @@ static void choose_options(struct model *m)
     }
     o->row_bytes = row_bytes;
     o->layout = (uint8_t)below(m, 2);
-    o->on_full = (uint8_t)below(m, 3);
+    o->on_full = (uint8_t)below(m, 4);
     o->in_place = one_in(m, 2);
     o->pad_rows = one_in(m, 3);
     o->max_readers = (uint32_t)(1 + below(m, READERS));

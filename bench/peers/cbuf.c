@@ -5,6 +5,10 @@
 #else
 #include "../../include/cbuf.h"
 #endif
+#ifndef CBUF_HEADER /* which may be one that knows no log */
+#include "../../include/cbuf_log.h"
+#define CAN_LOG
+#endif
 #include "../bench.h"
 
 struct shared { char name[48]; cbuf_options options; };

@@ -20,7 +20,9 @@ the ring was created.
     ring.schema, ring.dtype, ring.offset, ring.capacity      what numpy.memmap needs, see Ring
     ring.head, ring.oldest, ring.state, ring.epoch, ring.stats(), ring.readers()
 
-On the command line: python3 -m cbuf ls | info NAME | tail [-f] NAME | stats NAME
+    cbuf.read_log(path)    the rows of a spill's file or of a log of every row, checked
+
+On the command line: python3 -m cbuf ls | info NAME | tail [-f] NAME | stats NAME | log FILE
 
 WHAT IT CANNOT DO. It needs an x86-64 processor, whose loads stay in order; on others it refuses,
 for Python cannot issue the fence that they need. A follower polls: it sees rows up to a
@@ -30,12 +32,13 @@ long. The owner of a file can truncate it under a reader, who then gets SIGBUS.
 from ._format import (ByteOrderError, Error, FeatureError, FormatError, Lapped, NotFound,
                       NotOpen, NotPermitted, ProcessorError, Reader, Retired, SchemaError,
                       VersionError)
+from ._log import Log, read_log
 from ._ring import Ring, Rows, View
 
 __version__ = "1.0.0"
-__all__ = ["ByteOrderError", "Error", "FeatureError", "FormatError", "Lapped", "NotFound",
-           "NotOpen", "NotPermitted", "ProcessorError", "Reader", "Retired", "Ring", "Rows",
-           "SchemaError", "VersionError", "View", "open"]
+__all__ = ["ByteOrderError", "Error", "FeatureError", "FormatError", "Lapped", "Log",
+           "NotFound", "NotOpen", "NotPermitted", "ProcessorError", "Reader", "Retired", "Ring", "Rows",
+           "SchemaError", "VersionError", "View", "open", "read_log"]
 
 
 def open(name, any_owner=False):

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: MIT
-"""The command line: python3 -m cbuf ls | info | tail | stats."""
+"""The command line: python3 -m cbuf ls | info | tail | stats | log."""
 import argparse
 import itertools
 import os
 import sys
 import time
 
-from . import Error, Retired, open as open_ring
+import numpy as np
+
+from . import Error, Retired, open as open_ring, read_log
 from ._format import HEADER_BYTES, MAGIC, printable
 from ._ring import SHM
 
@@ -42,6 +44,14 @@ def _parser():
             command.add_argument("-n", type=_rows, default=10,
                                  help="how many; default: %(default)s")
             command.add_argument("-f", action="store_true", help="go on as more rows come")
+    command = commands.add_parser(
+        "log", help="check the file of a spill or of a log of every row",
+        description="Tells what is in it. Exit status 1 if it does not end with a whole record.")
+    command.add_argument("file")
+    command.add_argument("--npy", metavar="TO", help="write the rows to a file of NumPy's")
+    command.add_argument("--any-owner", action="store_true",
+                         help="accept a file of a user other than this one and root")
+    command.set_defaults(run=_log)
     return parser
 
 
@@ -109,7 +119,7 @@ def _info(options):
                 ("layout", ring.schema["layout"]), ("capacity", "%d rows" % ring.capacity),
                 ("row", "%d bytes, %d apart" % (facts.row_bytes, ring.dtype.itemsize)),
                 ("rows at", "byte %d of %d" % (ring.offset, facts.file_bytes)),
-                ("when full", ("overwrite", "block", "drop newest")[facts.on_full]),
+                ("when full", ("overwrite", "block", "drop newest", "spill")[facts.on_full]),
                 ("created", _time(facts.created_ns)), ("state", ring.state),
                 ("producer", _producer(ring)), ("head", "row %d" % ring.head)])
         print()
@@ -168,6 +178,22 @@ def _stats(options):
              "demoted" if reader.demoted else "yes" if reader.gate else "no",
              _time(reader.active_ns))
             for reader in readers])
+
+
+def _log(options):
+    log = read_log(options.file, options.any_owner)
+    _table([("path", log.path), ("kind", "every row" if log.every_row else "spill"),
+            ("created", _time(log.created_ns)), ("rows", len(log.rows)),
+            ("sequence", "%d to %d" % (log.sequences[0], log.sequences[-1]) if len(log.rows)
+             else "-"),
+            ("records", "%d, %d bytes" % (log.records, log.bytes)),
+            ("columns", " ".join(log.rows.dtype.names)),
+            ("cut off", "%d bytes: %s" % (log.cut, log.why) if log.cut else "nothing")])
+    if options.npy:
+        np.save(options.npy, log.rows)
+    if log.cut:
+        sys.stdout.flush()
+        sys.exit(1)
 
 
 def _or_dash(number):

@@ -23,7 +23,7 @@ KNOWN_FEATURES = DENSE | SHARED_TAIL | LOCKED
 # Places in the header, as indices of 8-byte words.
 HEAD, RESERVE = 256 // 8, 384 // 8
 STATE, EPOCH, PRODUCER_PID, PRODUCER_STARTED, WAKE_FENCE = range(512 // 8, 512 // 8 + 5)
-DROPPED, WAITS, WAKES, DEMOTIONS = range(640 // 8, 640 // 8 + 4)
+DROPPED, WAITS, WAKES, DEMOTIONS, SPILL_END = range(640 // 8, 640 // 8 + 5)
 STATES = {0: "open", 1: "closed", 2: "retired"}
 
 MAX_CAPACITY = 1 << 31
@@ -156,7 +156,7 @@ def _check_sizes(facts, path):
     _within(path, "max_readers", facts.max_readers, 1, MAX_READERS)
     _within(path, "reserve_step", facts.reserve_step, 1, facts.capacity // 2)
     _within(path, "column_count", facts.column_count, 1, MAX_COLUMNS)
-    _within(path, "on_full", facts.on_full, 0, 2)
+    _within(path, "on_full", facts.on_full, 0, 3)
 
 
 def _check_regions(facts, file_bytes, path):

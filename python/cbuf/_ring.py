@@ -225,11 +225,15 @@ class Ring:
 
     def stats(self):
         """The ring's counters, a dict: rows written, overwritten, dropped (refused because the ring
-        was full); the producer's waits for room, wake-ups sent and gates demoted; its pid."""
+        was full), spilled (accepted, and still in the log); the producer's waits for room, wake-ups
+        sent and gates demoted; its pid."""
+        spill_end = self._load(_format.SPILL_END)
         written = self.head
         return {"state": self.state, "written": written,
                 "overwritten": min(written, self._oldest()),
-                "dropped": self._load(_format.DROPPED), "waits": self._load(_format.WAITS),
+                "dropped": self._load(_format.DROPPED),
+                "spilled": max(0, spill_end - written) if spill_end < _format.FREE else 0,
+                "waits": self._load(_format.WAITS),
                 "wakes": self._load(_format.WAKES), "demotions": self._load(_format.DEMOTIONS),
                 "epoch": self.epoch, "producer_pid": self._load(_format.PRODUCER_PID)}
 

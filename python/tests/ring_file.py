@@ -14,6 +14,7 @@ FACTS = ("magic", "byte_order", "major", "minor", "features", "ring_id", "file_b
 FACTS_FORMAT = "<8sIHHQQQQQQIIIIIIIIIIq"
 HEAD, RESERVE, STATE, EPOCH, PID = 256, 384, 512, 520, 528
 DROPPED = 640
+SPILL_END = 672
 SIZES = {"int8": 1, "int16": 2, "int32": 4, "int64": 8, "uint8": 1, "uint16": 2, "uint32": 4, "uint64": 8,
          "float32": 4, "float64": 8, "bool": 1, "timestamp[ns]": 8}
 

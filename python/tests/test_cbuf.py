@@ -16,7 +16,8 @@ from hypothesis import given, settings, strategies as st
 import cbuf
 from cbuf import _ring
 from cbuf.__main__ import main
-from ring_file import DROPPED, EPOCH, HEAD, LAYOUTS, PID, RESERVE, STATE, RingFile, value, whole
+from ring_file import (DROPPED, EPOCH, HEAD, LAYOUTS, PID, RESERVE, SPILL_END, STATE, RingFile, value,
+                       whole)
 
 every_layout = pytest.mark.parametrize("layout", LAYOUTS)
 
@@ -549,7 +550,7 @@ BAD_FACTS = {
     "max_readers": [(n, FORMAT) for n in (0, 1025, 2**32 - 1)],
     "reserve_step": [(n, FORMAT) for n in (0, 5, 2**32 - 1)],
     "column_count": [(n, FORMAT) for n in (0, 513, 2**32 - 1)] + [(1, SCHEMA), (3, SCHEMA)],
-    "on_full": [(3, FORMAT), (2**32 - 1, FORMAT)]}
+    "on_full": [(4, FORMAT), (2**32 - 1, FORMAT)]}
 # What the text speaks of, where that is not the field's name.
 SPEAKS_OF = {"magic": "start like a ring", "byte_order": "byte order|endian", "major": "format",
              "features": "features|layout", "file_bytes": "header says", "rows_offset": "rows",
@@ -822,6 +823,9 @@ def test_stats_are_the_counters(file):
     stats = ring.stats()
     assert (stats["written"], stats["overwritten"], stats["dropped"]) == (11, 3, 4)
     assert (stats["producer_pid"], stats["state"], stats["waits"]) == (99, "open", 0)
+    for end, spilled in (0, 0), (11, 0), (15, 4), (2**64 - 1, 0):  # the last: nothing is in it yet
+        made.put(SPILL_END, end)
+        assert ring.stats()["spilled"] == spilled
 
 
 def test_ls_lists_rings_and_only_rings_and_tells_stale_ones(file, tmp_path, capsys):

@@ -1,0 +1,1189 @@
+/*
+ * cbuf_log.h - the file beside a ring: rows that found the ring full (spill), or every row (a
+ * write-ahead log). Checksummed, append-only, in the rows' order. Companion of cbuf.h.
+ *
+ *   cbuf_options options = { .name = "ticks", .on_full = CBUF_SPILL, ... };
+ *   if (cbuf_create(&ring, &options) < 0) die(cbuf_error(&ring));
+ *   cbuf_log log;                                                             spill
+ *   cbuf_log_options spill = { .path = "/var/spool/ticks.spill", .max_bytes = 1 << 30 };
+ *   if (cbuf_log_open(&log, &ring, &spill) < 0) die(cbuf_log_error(&log));
+ *   cbuf_write(&ring, &tick);        never waits for a reader: into the ring, or into the file
+ *   cbuf_log_close(&log); cbuf_close(&ring);
+ *
+ *   cbuf_log_options wal = { .path = "/var/log/ticks.log", .every_row = true,
+ *                            .sync_ns = 10000000 };                           write-ahead log
+ *   cbuf_log_replay("/var/log/ticks.log", &ring, &options, &report);          after a reboot
+ *
+ * Readers know nothing of it: they get all rows from the ring, in order, with the same sequence
+ * numbers. Open a log right after the ring was created and before its first write, at each start of
+ * the producer; include this file in the producer only.
+ *
+ * WHAT DOES NOT HOLD, FIRST
+ *
+ *   - A row that goes to the file costs a system call for each call that writes: write batches.
+ *   - What was moved gives its disk blocks back, a mebibyte at a time, where the file system can
+ *     punch holes; the file's length shrinks only when the readers have caught up. At max_bytes, or
+ *     when the disk is full, rows are refused (or the producer waits, at_limit).
+ *   - Rows move from the file into the ring inside the producer's own calls: each write,
+ *     cbuf_log_drain, cbuf_log_close. A producer that is idle while its readers catch up should
+ *     call cbuf_log_drain. What is still in the file at the close is moved by the next producer
+ *     that opens the log; until one does, the ring refuses all rows (CBUF_ENOSPILL).
+ *   - A spill is not synced to the disk: it outlives a killed producer, not a power failure, which
+ *     the ring in /dev/shm does not outlive either. A log of every row is as durable as sync_ns
+ *     says; while nothing is written nothing is synced: cbuf_log_sync. It never shrinks.
+ *   - Rows go in as the caller has them, with their padding. cbuf_claim is refused (CBUF_ELOGGED).
+ *   - What was written to a ring without its log is not in the log, and is no error.
+ *   - The checksum finds damage, not malice: who may write the file may put rows into the ring.
+ *
+ * WHAT HOLDS
+ *
+ *   - A write that said so has its rows in the ring or in the file; a SIGKILL at any instruction
+ *     loses none of them, doubles none, and puts none out of order (tests/test_log.c).
+ *   - Whatever happens to the file, no row comes out of it that did not go in: it counts up to the
+ *     first byte that is not as it was written; the rest is cut, and cbuf_log_report says so. Rows
+ *     that were accepted and are gone with it are counted, exactly, as long as the ring is there.
+ *
+ * THE FILE, in the byte order of its machine
+ *
+ *   +--------+--------+-------+-------+---------------------------------+---------------------+---
+ *   | header | schema | zeros | marks | record: check, sequence, count, | count rows, one     | ..
+ *   |   64   |  JSON  |       | 4096  |         zero          (24 bytes)| behind another      |
+ *   +--------+--------+-------+-------+---------------------------------+---------------------+---
+ *   0        64                    header_bytes, a multiple of 4096
+ *
+ *   check = XXH64(rows, XXH64(sequence count zero, check of the record before)), and before the
+ *   first record is the header's check, which covers header and schema, with the ring's id. So a
+ *   record counts only behind the one that it was written behind, and in this file: bytes of an
+ *   earlier episode, or of another log, never do. A record holds at most 256 KiB of rows, or one.
+ *   The two marks, 512 bytes apart and written in turn, say where a record begins before which all
+ *   were moved, and what it follows; space is given back up to the older one. A scan begins at the
+ *   mark furthest on at which there is a whole record, or behind the header: so a mark that is
+ *   torn, damaged, or of an earlier episode is passed over.
+ *   XXH64: Yann Collet, xxHash, github.com/Cyan4973/xxHash/blob/dev/doc/xxhash_spec.md.
+ *
+ * WHERE AN EPISODE STANDS, AND WHAT A DEATH LEAVES
+ *
+ *   `sequence` is the number that the first row of a record has, or will have, in the ring. So a
+ *   row of the log with a number below the ring's head has been moved and one from head on has not;
+ *   nothing else needs to be remembered. The ring's one word for it, spill_end, is 0, or a promise:
+ *   rows below it were accepted. A producer without a log does not write while it is above head.
+ *
+ *   killed                                  the next producer, who has recovered head first, finds
+ *   before spill_end = all ones             nothing begun
+ *   then, before the record is whole        a torn record, or none: cuts it. The write had not
+ *                                           returned, so its rows were never accepted
+ *   then, before spill_end = end of record  a whole record: moves it. (The write had not returned:
+ *                                           its rows may come or not, and come, all of the record)
+ *   while rows are moved                    head somewhere in the log: goes on there
+ *   a mark is written, or space given back  the older mark, or both
+ *   all moved, before the file is cut       no row from head on: cuts the file now
+ *   cut, before spill_end = 0               the same; spill_end is not above head
+ *   every_row: appended, not yet published  rows from head on: moves them
+ *   a failed append, before it is cut back  a torn record
+ *
+ *   A log that begins beyond head (the ring went back, as a ring on a disk may after a power
+ *   failure) is refused and left as it is: its numbers are not this ring's any more; replay it.
+ *
+ * For several producers: cbuf__spill_begin and cbuf__spill_end in cbuf.h are the only places where
+ * the ring learns of an episode; the lock on the file's first byte, here held from open to close,
+ * is what they would take for each change, and cbuf_log_next what they would catch up with.
+ *
+ * SECTIONS  [api] [format] [scan] [append] [move] [write] [open] [replay]
+ *
+ * SPDX-License-Identifier: MIT
+ */
+#ifndef CBUF_LOG_H
+#define CBUF_LOG_H
+
+#include "cbuf.h"
+#ifndef CBUF_NO_OS /* without files there is no log */
+#include <sys/uio.h>
+
+#ifdef __cplusplus
+extern "C++" {
+#define CBUF__UNCONST(pointer) const_cast<void *>(pointer)
+#else
+#define CBUF__UNCONST(pointer) ((void *)CBUF__ADDRESS(pointer))
+#endif
+
+/* ================================================================================= [api] ==== */
+
+enum cbuf_log_limit { CBUF_LOG_REFUSE = 0, CBUF_LOG_WAIT = 1 };
+
+typedef struct cbuf_log_options { /* zero is the default everywhere */
+    const char *path;   /* absolute, or a name in /dev/shm; NULL: the ring's with .spill, which
+                           cbuf_remove takes away, or .log if every_row, which it does not */
+    bool every_row;     /* append each row before it is published; or else only what is spilled */
+    uint8_t existing;   /* enum cbuf_existing: CBUF_RESUME is for a log of this very ring */
+    uint8_t at_limit;   /* enum cbuf_log_limit: refuse the row, counted as dropped; or wait until
+                           readers have read and there is space again */
+    uint64_t max_bytes; /* of the file, less what it gave back; 0: 1 GiB */
+    int64_t block_ns;   /* how long CBUF_LOG_WAIT waits; 0: without limit */
+    int64_t sync_ns;    /* with every_row, fdatasync in a write if the last one is so long ago; 0:
+                           in each, before its rows are published; CBUF_FOREVER: never */
+} cbuf_log_options;
+
+typedef struct cbuf_log_report { /* what was found in a log; and what became of it since */
+    uint64_t rows;         /* whole rows */
+    uint64_t recovered;    /* of these, rows that were yet to be moved into the ring */
+    uint64_t bytes_cut;    /* at the end: torn, damaged, or no record */
+    uint64_t rows_missing; /* accepted, and gone with what was cut; also counted as dropped */
+    const char *why;       /* it was cut; NULL: it was not */
+} cbuf_log_report;
+
+typedef struct cbuf_log_stats {
+    uint64_t bytes, pending;            /* as max_bytes counts; rows that the ring has not yet */
+    uint64_t appended, refused;         /* rows, since it was opened */
+    uint64_t episodes, syncs, failures; /* of spilling; of fdatasync; appends that failed */
+    int last_errno;                     /* of the last failure, or 0 */
+} cbuf_log_stats;
+
+/* Reads a log from its beginning; private but for what the calls return. */
+typedef struct cbuf_log_scan {
+    cbuf_ring file; /* for its path, descriptor and error text only */
+    uint64_t id, at, limit, chain, sequence, start_chain;
+    uint32_t row_bytes, header_bytes, schema_bytes, flags, most, next_mark;
+    unsigned char *memory, *buffer;
+    size_t memory_bytes, room, filled;
+    uint64_t buffer_at;
+} cbuf_log_scan;
+
+typedef struct cbuf_log { /* private; it stays where it was opened, as a ring's handle does */
+    struct cbuf_hook hook;
+    cbuf_ring *ring;
+    cbuf_log_options options; /* as resolved */
+    cbuf_log_report report;
+    cbuf_log_stats stats;
+    uint64_t bytes, chain, end; /* place of the next record; what it follows; number of its row */
+    const unsigned char *rows;  /* of the record that is being moved: these numbers */
+    uint64_t rows_begin, rows_end;
+    uint64_t marked, hole, hole_end; /* the last mark's place; bytes given back, up to where */
+    int64_t synced_ns;
+    bool unsynced, limited;
+    cbuf_log_scan scan;
+} cbuf_log;
+
+/* Opens the log of a ring that this handle produces into, and continues it: cuts what is not whole,
+ * and begins to move what is not in the ring yet. From then on the ring's writes go through it.
+ * `options` may be NULL. 0, or an error: CBUF_EROLE; CBUF_EINVAL, also for a log that would do
+ * nothing (on_full is not CBUF_SPILL, and not every_row); CBUF_EMISMATCH: it holds another ring's
+ * rows; CBUF_EBUSY: another handle has it; CBUF_EFORMAT: it is no log, or begins beyond head. After
+ * an error the file is as it was, and cbuf_log_error tells why. */
+static inline int cbuf_log_open(
+    cbuf_log *log, cbuf_ring *ring, const cbuf_log_options *options);
+
+/* Ends it: moves what there is room for, syncs (unless sync_ns is CBUF_FOREVER), and removes a
+ * spill's file if it is empty. Before cbuf_close, which does it too. 0, or CBUF_ESYSTEM if the sync
+ * failed. */
+static inline int cbuf_log_close(cbuf_log *log);
+
+/* Moves rows into the ring, and waits for room for them, at most timeout_ns (0: not at all;
+ * CBUF_FOREVER). 1: none is left; 0: not in time; or an error. */
+static inline int cbuf_log_drain(cbuf_log *log, int64_t timeout_ns);
+
+/* fdatasync now. 0, or CBUF_ESYSTEM. */
+static inline int cbuf_log_sync(cbuf_log *log);
+
+static inline const char *cbuf_log_error(const cbuf_log *log); /* why cbuf_log_open failed */
+static inline const char *cbuf_log_path(const cbuf_log *log);
+static inline cbuf_log_report cbuf_log_report_get(const cbuf_log *log);
+static inline cbuf_log_stats cbuf_log_stats_get(const cbuf_log *log);
+
+/* Makes a ring, and writes all rows of a log into it, in order, from sequence number 0 on. Columns
+ * and row_bytes come from the log, all else from the options, which may be NULL; a ring that is
+ * there is CBUF_EEXIST unless `existing` is CBUF_REPLACE. Returns how many rows it were; *report
+ * (may be NULL) tells what was not whole, which is left alone. After an error there is no ring, and
+ * cbuf_error(ring) tells why. */
+static inline int64_t cbuf_log_replay(
+    const char *path, cbuf_ring *ring, const cbuf_options *options, cbuf_log_report *report);
+
+/* Reads a log, without changing it: also one that is being written, up to where it is now. 0, or an
+ * error and cbuf_log_scan_error. */
+static inline int cbuf_log_scan_open(cbuf_log_scan *scan, const char *path);
+/* The rows of the next record, until the next call; *sequence is the first one's number. How many;
+ * 0: there is no further whole record, and *why (may be NULL) tells what stands there instead, or
+ * is NULL; or an error. */
+static inline int64_t cbuf_log_next(
+    cbuf_log_scan *scan, const void **rows, uint64_t *sequence, const char **why);
+static inline void cbuf_log_scan_close(cbuf_log_scan *scan);
+static inline const char *cbuf_log_scan_error(const cbuf_log_scan *scan);
+static inline uint32_t cbuf_log_scan_row_bytes(const cbuf_log_scan *scan);
+static inline const char *cbuf_log_scan_schema(const cbuf_log_scan *scan, size_t *bytes);
+
+/* ============================================================================== [format] ==== */
+
+#define CBUF__LOG_MAGIC "cbuflog\n"
+#define CBUF__LOG_MAJOR 1
+#define CBUF__LOG_RECORD 262144u /* bytes of rows in one, at most; or one row */
+#define CBUF__LOG_MARKS 4096u
+enum { CBUF__LOG_EVERY_ROW = 1 };
+
+struct cbuf_log__header { /* never changes */
+    char magic[8];
+    uint32_t byte_order;
+    uint16_t major, minor;
+    uint64_t id; /* the ring's */
+    uint32_t row_bytes, header_bytes, schema_bytes, flags;
+    int64_t created_ns;
+    uint64_t zero, check;
+};
+struct cbuf_log__record {
+    uint64_t check, sequence;
+    uint32_t count, zero;
+};
+struct cbuf_log__mark { /* a record's place, the checksum that it follows, its least sequence */
+    uint64_t check, at, chain, sequence;
+};
+CBUF__FROZEN(sizeof(struct cbuf_log__header) == 64 && sizeof(struct cbuf_log__record) == 24);
+CBUF__FROZEN(sizeof(struct cbuf_log__mark) == 32);
+CBUF__FROZEN(offsetof(struct cbuf_log__header, check) == 56);
+
+#define CBUF__XXH_1 0x9e3779b185ebca87u
+#define CBUF__XXH_2 0xc2b2ae3d27d4eb4fu
+#define CBUF__XXH_3 0x165667b19e3779f9u
+#define CBUF__XXH_4 0x85ebca77c2b2ae63u
+#define CBUF__XXH_5 0x27d4eb2f165667c5u
+
+CBUF__INLINE uint64_t cbuf__rotl(uint64_t x, int by) { return x << by | x >> (64 - by); }
+CBUF__INLINE uint64_t cbuf__xxh_get(const unsigned char *from)
+{
+    uint64_t word = cbuf__get(from);
+    return CBUF__LITTLE ? word : __builtin_bswap64(word);
+}
+CBUF__INLINE uint64_t cbuf__xxh_round(uint64_t lane, uint64_t word)
+{
+    return cbuf__rotl(lane + word * CBUF__XXH_2, 31) * CBUF__XXH_1;
+}
+CBUF__INLINE uint64_t cbuf__xxh_merge(uint64_t hash, uint64_t lane)
+{
+    return (hash ^ cbuf__xxh_round(0, lane)) * CBUF__XXH_1 + CBUF__XXH_4;
+}
+/* What is less than 32 bytes, and the last mixing. */
+CBUF__INLINE uint64_t cbuf__xxh_finish(uint64_t hash, const unsigned char *at, size_t left)
+{
+    for (; left >= 8; at += 8, left -= 8) {
+        hash ^= cbuf__xxh_round(0, cbuf__xxh_get(at));
+        hash = cbuf__rotl(hash, 27) * CBUF__XXH_1 + CBUF__XXH_4;
+    }
+    if (left >= 4) {
+        uint64_t low = CBUF__AS(uint64_t, at[0]) | CBUF__AS(uint64_t, at[1]) << 8 |
+            CBUF__AS(uint64_t, at[2]) << 16 | CBUF__AS(uint64_t, at[3]) << 24;
+        hash = cbuf__rotl(hash ^ low * CBUF__XXH_1, 23) * CBUF__XXH_2 + CBUF__XXH_3;
+        at += 4;
+        left -= 4;
+    }
+    for (; left; at++, left--) hash = cbuf__rotl(hash ^ *at * CBUF__XXH_5, 11) * CBUF__XXH_1;
+    hash = (hash ^ hash >> 33) * CBUF__XXH_2;
+    hash = (hash ^ hash >> 29) * CBUF__XXH_3;
+    return hash ^ hash >> 32;
+}
+CBUF__SLOW uint64_t cbuf__xxh64(const void *from, size_t bytes, uint64_t seed)
+{
+    const unsigned char *at = CBUF__AS(const unsigned char *, from);
+    uint64_t hash = seed + CBUF__XXH_5;
+    size_t left = bytes;
+    if (bytes >= 32) {
+        uint64_t a = seed + CBUF__XXH_1 + CBUF__XXH_2, b = seed + CBUF__XXH_2;
+        uint64_t c = seed, d = seed - CBUF__XXH_1;
+        for (; left >= 32; at += 32, left -= 32) {
+            a = cbuf__xxh_round(a, cbuf__xxh_get(at));
+            b = cbuf__xxh_round(b, cbuf__xxh_get(at + 8));
+            c = cbuf__xxh_round(c, cbuf__xxh_get(at + 16));
+            d = cbuf__xxh_round(d, cbuf__xxh_get(at + 24));
+        }
+        hash = cbuf__rotl(a, 1) + cbuf__rotl(b, 7) + cbuf__rotl(c, 12) + cbuf__rotl(d, 18);
+        hash = cbuf__xxh_merge(cbuf__xxh_merge(hash, a), b);
+        hash = cbuf__xxh_merge(cbuf__xxh_merge(hash, c), d);
+    }
+    return cbuf__xxh_finish(hash + bytes, at, left);
+}
+
+CBUF__SLOW uint64_t cbuf_log__check_of(const struct cbuf_log__record *record, const void *rows,
+    size_t bytes, uint64_t chain)
+{
+    uint64_t seed = cbuf__xxh64(&record->sequence, 16, chain);
+    return cbuf__xxh64(rows, bytes, seed);
+}
+/* Of the header and the `rest` bytes behind it. */
+CBUF__SLOW uint64_t cbuf_log__header_check(
+    const struct cbuf_log__header *header, const void *rest, size_t bytes)
+{
+    uint64_t seed = cbuf__xxh64(header, offsetof(struct cbuf_log__header, check), 0);
+    return cbuf__xxh64(rest, bytes, seed);
+}
+CBUF__SLOW uint64_t cbuf_log__mark_check(const struct cbuf_log__mark *mark, uint64_t chain)
+{
+    return cbuf__xxh64(&mark->at, 24, chain);
+}
+CBUF__SLOW uint32_t cbuf_log__header_bytes(uint64_t schema_bytes)
+{
+    uint64_t used = sizeof(struct cbuf_log__header) + schema_bytes;
+    return CBUF__AS(uint32_t, cbuf__round_up(used, 4096) + CBUF__LOG_MARKS);
+}
+
+/* ================================================================================ [scan] ==== */
+
+/* Reads bytes of the file: how many there are, or -1 and errno. */
+CBUF__SLOW ssize_t cbuf_log__get(int fd, void *to, size_t bytes, uint64_t at)
+{
+    unsigned char *start = CBUF__AS(unsigned char *, to);
+    size_t done = 0;
+    while (done < bytes) {
+        ssize_t got = pread(fd, start + done, bytes - done, CBUF__AS(off_t, at + done));
+        if (got < 0 && errno == EINTR) continue;
+        if (got < 0) return -1;
+        if (got == 0) break;
+        done += CBUF__AS(size_t, got);
+    }
+    return CBUF__AS(ssize_t, done);
+}
+
+/* Memory for the header, the schema and one record at least. */
+CBUF__SLOW int cbuf_log__allocate(cbuf_log_scan *scan)
+{
+    size_t row = scan->row_bytes;
+    if (scan->memory) munmap(scan->memory, scan->memory_bytes);
+    scan->memory = NULL;
+    scan->most = CBUF__LOG_RECORD > scan->row_bytes ? CBUF__LOG_RECORD : scan->row_bytes;
+    scan->room = (row > CBUF__LOG_RECORD ? row : CBUF__LOG_RECORD) + 4096;
+    scan->memory_bytes = scan->header_bytes + scan->room;
+    void *memory = mmap(NULL, scan->memory_bytes, PROT_READ | PROT_WRITE,
+        MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED) return cbuf__fail_errno(&scan->file, "memory", errno);
+    scan->memory = CBUF__AS(unsigned char *, memory);
+    scan->buffer = scan->memory + scan->header_bytes;
+    scan->filled = 0;
+    return 0;
+}
+
+/* What is wrong with the fixed part of a header, or NULL. */
+CBUF__SLOW const char *cbuf_log__fault(const struct cbuf_log__header *header, uint64_t bytes)
+{
+    if (header->row_bytes < 1 || header->row_bytes > CBUF_MAX_ROW_BYTES) return "its row size";
+    if (header->schema_bytes > CBUF_MAX_SCHEMA_BYTES) return "the size of its schema";
+    if (header->header_bytes != cbuf_log__header_bytes(header->schema_bytes))
+        return "the size of its header";
+    if (header->header_bytes > bytes) return "it is shorter than its header";
+    return header->flags > CBUF__LOG_EVERY_ROW || header->zero ? "its flags" : NULL;
+}
+
+CBUF__SLOW int cbuf_log__find_start(cbuf_log_scan *scan);
+
+/* Reads and checks the header and the schema of the open file, of `bytes` bytes. */
+CBUF__SLOW int cbuf_log__read_header(cbuf_log_scan *scan, uint64_t bytes)
+{
+    struct cbuf_log__header header;
+    cbuf_ring *file = &scan->file;
+    cbuf__query query;
+    memset(&header, 0, sizeof header);
+    memset(&query, 0, sizeof query);
+    ssize_t got = cbuf_log__get(file->fd, &header, sizeof header, 0);
+    if (got < 0) return cbuf__fail_errno(file, "reading", errno);
+    if (CBUF__AS(size_t, got) < sizeof header || memcmp(header.magic, CBUF__LOG_MAGIC, 8))
+        return cbuf__fail(file, CBUF_EFORMAT, "it does not begin with a log's mark");
+    if (header.byte_order == 0x04030201u) return cbuf__fail(file, CBUF_EBYTEORDER, "its mark");
+    if (header.byte_order == CBUF__BYTE_ORDER && header.major != CBUF__LOG_MAJOR)
+        return cbuf__fail_with(file, CBUF_EVERSION, "its major version", header.major,
+            "this program knows ", CBUF__LOG_MAJOR);
+    const char *fault = cbuf_log__fault(&header, bytes);
+    if (header.byte_order != CBUF__BYTE_ORDER) fault = "its byte order mark";
+    if (fault) return cbuf__fail(file, CBUF_EFORMAT, fault);
+    scan->id = header.id;
+    scan->row_bytes = header.row_bytes;
+    scan->header_bytes = header.header_bytes;
+    scan->schema_bytes = header.schema_bytes;
+    scan->flags = header.flags;
+    scan->at = header.header_bytes;
+    scan->limit = bytes;
+    scan->chain = scan->start_chain = header.check;
+    int error = cbuf_log__allocate(scan);
+    if (error) return error;
+    size_t rest = header.header_bytes - CBUF__LOG_MARKS - sizeof header;
+    got = cbuf_log__get(file->fd, scan->memory, rest, sizeof header);
+    if (got < 0) return cbuf__fail_errno(file, "reading", errno);
+    if (CBUF__AS(size_t, got) < rest ||
+        cbuf_log__header_check(&header, scan->memory, rest) != header.check)
+        return cbuf__fail(file, CBUF_EFORMAT, "the checksum of its header");
+    const void *schema = scan->memory;
+    const char *text = CBUF__AS(const char *, schema);
+    if (!cbuf__read_schema(text, scan->schema_bytes, scan->row_bytes, &query))
+        return cbuf__fail(file, CBUF_ESCHEMA, query.why);
+    return cbuf_log__find_start(scan);
+}
+
+CBUF__SLOW void cbuf_log__begin_scan(cbuf_log_scan *scan)
+{
+    memset(scan, 0, sizeof *scan);
+    cbuf__begin(&scan->file);
+}
+static inline void cbuf_log_scan_close(cbuf_log_scan *scan)
+{
+    if (scan->memory) munmap(scan->memory, scan->memory_bytes);
+    if (scan->file.local && scan->file.fd >= 0) close(scan->file.fd);
+    scan->memory = NULL;
+    scan->filled = 0;
+    scan->file.fd = -1;
+}
+static inline int cbuf_log_scan_open(cbuf_log_scan *scan, const char *path)
+{
+    uint64_t bytes = 0;
+    cbuf_log__begin_scan(scan);
+    int error = cbuf__set_path(&scan->file, path ? path : "", 0);
+    if (error) return error;
+    int fd = cbuf__open_owned(&scan->file, scan->file.path, O_RDONLY, false, &bytes);
+    if (fd < 0) return fd;
+    scan->file.fd = fd;
+    error = cbuf_log__read_header(scan, bytes);
+    if (error) cbuf_log_scan_close(scan);
+    return error;
+}
+static inline const char *cbuf_log_scan_error(const cbuf_log_scan *scan)
+{
+    return scan->file.error;
+}
+static inline uint32_t cbuf_log_scan_row_bytes(const cbuf_log_scan *scan)
+{
+    return scan->row_bytes;
+}
+static inline const char *cbuf_log_scan_schema(const cbuf_log_scan *scan, size_t *bytes)
+{
+    const void *schema = scan->memory;
+    *bytes = scan->schema_bytes;
+    return CBUF__AS(const char *, schema);
+}
+
+/* Brings `need` bytes from place scan->at on into the buffer: where they are; NULL: there are not
+ * so many, or *error. */
+CBUF__SLOW const unsigned char *cbuf_log__look(cbuf_log_scan *scan, uint64_t need, int *error)
+{
+    uint64_t left = scan->limit - scan->at;
+    *error = 0;
+    if (need > left) return NULL;
+    if (scan->at < scan->buffer_at || scan->at + need > scan->buffer_at + scan->filled) {
+        size_t want = left < scan->room ? CBUF__AS(size_t, left) : scan->room;
+        ssize_t got = cbuf_log__get(scan->file.fd, scan->buffer, want, scan->at);
+        scan->filled = got < 0 ? 0 : CBUF__AS(size_t, got);
+        scan->buffer_at = scan->at;
+        if (got < 0) *error = cbuf__fail_errno(&scan->file, "reading", errno);
+        if (scan->filled < need) return NULL;
+    }
+    return scan->buffer + (scan->at - scan->buffer_at);
+}
+
+static inline int64_t cbuf_log_next(
+    cbuf_log_scan *scan, const void **rows, uint64_t *sequence, const char **why)
+{
+    struct cbuf_log__record record;
+    const char *ignored, **fault = why ? why : &ignored;
+    int error;
+    *rows = NULL;
+    *sequence = 0;
+    *fault = scan->at == scan->limit ? NULL : "a record is torn";
+    const unsigned char *place = cbuf_log__look(scan, sizeof record, &error);
+    if (!place) return error;
+    memcpy(&record, place, sizeof record);
+    uint64_t bytes = CBUF__AS(uint64_t, record.count) * scan->row_bytes;
+    if (!record.count || record.zero || bytes > scan->most) {
+        *fault = "there is no record where one should be";
+        return 0;
+    }
+    place = cbuf_log__look(scan, sizeof record + bytes, &error);
+    if (!place) return error;
+    place += sizeof record;
+    uint64_t check = cbuf_log__check_of(&record, place, CBUF__AS(size_t, bytes), scan->chain);
+    *fault = "a record's checksum is wrong";
+    if (check != record.check) return 0;
+    *fault = "a record's sequence number is wrong";
+    if (record.sequence < scan->sequence || record.sequence > UINT64_MAX / 2) return 0;
+    *fault = NULL;
+    *rows = place;
+    *sequence = record.sequence;
+    scan->sequence = record.sequence + record.count;
+    scan->chain = record.check;
+    scan->at += sizeof record + bytes;
+    return record.count;
+}
+
+/* Reads mark k, or what stands there: whether it is one, of a place inside the file. */
+CBUF__SLOW bool cbuf_log__get_mark(
+    const cbuf_log_scan *scan, uint32_t k, struct cbuf_log__mark *mark)
+{
+    uint64_t place = scan->header_bytes - CBUF__LOG_MARKS + 512 * k;
+    bool got = cbuf_log__get(scan->file.fd, mark, sizeof *mark, place) == sizeof *mark;
+    return got && cbuf_log__mark_check(mark, scan->start_chain) == mark->check &&
+        mark->at >= scan->header_bytes && mark->at < scan->limit;
+}
+CBUF__SLOW void cbuf_log__begin_at(
+    cbuf_log_scan *scan, uint64_t at, uint64_t chain, uint64_t sequence)
+{
+    scan->at = at;
+    scan->chain = chain;
+    scan->sequence = sequence;
+}
+
+/* Puts the scan where the records begin. 0, or an error. */
+CBUF__SLOW int cbuf_log__find_start(cbuf_log_scan *scan)
+{
+    struct cbuf_log__mark marks[2];
+    bool there[2] = { false, false };
+    const void *rows;
+    uint64_t first;
+    for (uint32_t k = 0; k < 2; k++) there[k] = cbuf_log__get_mark(scan, k, &marks[k]);
+    uint32_t later = there[1] && (!there[0] || marks[1].at > marks[0].at);
+    for (uint32_t i = 0; i < 2; i++) {
+        uint32_t k = later ^ i;
+        if (!there[k]) continue;
+        cbuf_log__begin_at(scan, marks[k].at, marks[k].chain, marks[k].sequence);
+        int64_t n = cbuf_log_next(scan, &rows, &first, NULL);
+        if (n < 0) return CBUF__AS(int, n);
+        if (!n) continue;
+        cbuf_log__begin_at(scan, marks[k].at, marks[k].chain, marks[k].sequence);
+        scan->next_mark = k ^ 1;
+        return 0;
+    }
+    cbuf_log__begin_at(scan, scan->header_bytes, scan->start_chain, 0);
+    return 0;
+}
+
+/* ============================================================================== [append] ==== */
+
+CBUF__INLINE bool cbuf_log__is_pending(const cbuf_log *log) { return log->end > log->ring->next; }
+
+/* Writes a record at its place, in one call if the system lets it. 0, or the errno. */
+CBUF__SLOW int cbuf_log__put(int fd, const struct cbuf_log__record *record,
+    const unsigned char *rows, size_t bytes, uint64_t at)
+{
+    const void *from = record;
+    const unsigned char *head = CBUF__AS(const unsigned char *, from);
+    size_t done = 0, head_bytes = sizeof *record, total = head_bytes + bytes;
+    while (done < total) {
+        size_t of_head = done < head_bytes ? done : head_bytes, of_rows = done - of_head;
+        struct iovec parts[2];
+        parts[0].iov_base = CBUF__UNCONST(CBUF__AS(const void *, head + of_head));
+        parts[0].iov_len = head_bytes - of_head;
+        parts[1].iov_base = CBUF__UNCONST(CBUF__AS(const void *, rows + of_rows));
+        parts[1].iov_len = bytes - of_rows;
+        ssize_t put = pwritev(fd, parts, 2, CBUF__AS(off_t, at + done));
+        if (put < 0 && errno == EINTR) continue;
+        if (put <= 0) return put ? errno : ENOSPC;
+        done += CBUF__AS(size_t, put);
+    }
+    return 0;
+}
+
+static inline int cbuf_log_sync(cbuf_log *log)
+{
+    if (!log->ring) return CBUF_ENOTOPEN;
+    if (fdatasync(log->scan.file.fd)) {
+        log->stats.failures++;
+        log->stats.last_errno = errno;
+        return CBUF_ESYSTEM;
+    }
+    log->stats.syncs++;
+    log->unsynced = false;
+    log->synced_ns = cbuf__now_ns(CBUF__MONOTONIC);
+    return 0;
+}
+CBUF__SLOW int cbuf_log__sync_if_due(cbuf_log *log)
+{
+    int64_t every = log->options.sync_ns;
+    log->unsynced = true;
+    if (!log->options.every_row || every < 0) return 0;
+    if (every && cbuf__now_ns(CBUF__MONOTONIC) - log->synced_ns < every) return 0;
+    return cbuf_log_sync(log);
+}
+
+/* Takes back what was put behind the last whole record. What cannot be cut is overwritten by the
+ * next one, and until then is behind the end for whoever reads. */
+CBUF__SLOW int cbuf_log__cut(cbuf_log *log, uint64_t bytes)
+{
+    return ftruncate(log->scan.file.fd, CBUF__AS(off_t, bytes)) ? -errno : 0;
+}
+
+/* Appends up to n rows as one record. How many; 0: the limit is reached; or an error, and then the
+ * file is as it was. */
+CBUF__SLOW int64_t cbuf_log__append(cbuf_log *log, const unsigned char *rows, uint64_t n)
+{
+    struct cbuf_log__record record;
+    uint32_t row = log->scan.row_bytes;
+    uint64_t most = log->scan.most / row, max = log->options.max_bytes;
+    uint64_t used = log->bytes - log->hole, left = max > used ? max - used : 0;
+    uint64_t last = sizeof(off_t) == 4 ? INT32_MAX : INT64_MAX; /* place that a file can have */
+    if (left > last - log->bytes) left = last - log->bytes;
+    uint64_t fit = left > sizeof record ? (left - sizeof record) / row : 0;
+    if (most > fit) most = fit;
+    if (n > most) n = most;
+    if (!n) return 0;
+    size_t bytes = cbuf__span(n, row);
+    record.sequence = log->end > log->ring->next ? log->end : log->ring->next;
+    record.count = CBUF__AS(uint32_t, n);
+    record.zero = 0;
+    record.check = cbuf_log__check_of(&record, rows, bytes, log->chain);
+    int failed = cbuf_log__put(log->scan.file.fd, &record, rows, bytes, log->bytes);
+    bool full = failed == ENOSPC || failed == EDQUOT || failed == EFBIG;
+    if (failed) log->stats.last_errno = failed, log->stats.failures++;
+    if (!failed) failed = cbuf_log__sync_if_due(log);
+    if (failed) {
+        cbuf_log__cut(log, log->bytes);
+        return full ? CBUF_ENOSPACE : CBUF_ESYSTEM;
+    }
+    log->bytes += sizeof record + bytes;
+    log->chain = record.check;
+    log->end = record.sequence + n;
+    log->scan.limit = log->bytes;
+    log->stats.appended += n;
+    return CBUF__AS(int64_t, n);
+}
+
+/* ================================================================================ [move] ==== */
+
+/* The next record that the scan finds is the one that is appended next. */
+CBUF__SLOW void cbuf_log__scan_from_here(cbuf_log *log)
+{
+    log->scan.at = log->bytes;
+    log->scan.chain = log->chain;
+    log->scan.filled = 0;
+    log->rows_begin = log->rows_end = 0;
+}
+
+/* All rows are in the ring. */
+CBUF__SLOW void cbuf_log__end_episode(cbuf_log *log)
+{
+    if (!log->options.every_row && !cbuf_log__cut(log, log->scan.header_bytes)) {
+        log->bytes = log->marked = log->hole_end = log->scan.header_bytes;
+        log->chain = log->scan.start_chain;
+        log->hole = 0;
+    }
+    cbuf_log__scan_from_here(log);
+    cbuf__spill_end(log->ring);
+}
+
+/* Gives disk blocks back that lie before `end` and behind what was given back already. By madvise:
+ * fallocate() is hidden from who does not ask for all of GNU. Where it cannot be, nothing is. */
+CBUF__SLOW void cbuf_log__give_back(cbuf_log *log, uint64_t end)
+{
+    const uint64_t page = CBUF__AS(uint64_t, sysconf(_SC_PAGESIZE));
+    uint64_t from = cbuf__round_up(log->hole_end, page), to = end / page * page;
+    if (to <= from || to - from > SIZE_MAX / 2) return;
+    size_t bytes = CBUF__AS(size_t, to - from);
+    void *base = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, log->scan.file.fd,
+        CBUF__AS(off_t, from));
+    if (base == MAP_FAILED) return;
+    bool removed = !madvise(base, bytes, 9 /* MADV_REMOVE */);
+    munmap(base, bytes);
+    if (removed) log->hole += bytes, log->hole_end = to;
+}
+
+/* All before the scan's place was moved. Says so in the file, now and then, and gives back what
+ * lies before the mark that stays beside this one. */
+CBUF__SLOW void cbuf_log__mark_if_due(cbuf_log *log)
+{
+    struct cbuf_log__mark mark;
+    cbuf_log_scan *scan = &log->scan;
+    uint64_t step = (log->options.max_bytes - scan->header_bytes) / 8;
+    if (step > 1u << 20) step = 1u << 20;
+    if (log->options.every_row || scan->at < log->marked + step) return;
+    mark.at = scan->at;
+    mark.chain = scan->chain;
+    mark.sequence = scan->sequence;
+    mark.check = cbuf_log__mark_check(&mark, scan->start_chain);
+    uint32_t place = scan->header_bytes - CBUF__LOG_MARKS + 512 * scan->next_mark;
+    if (pwrite(scan->file.fd, &mark, sizeof mark, CBUF__AS(off_t, place)) != sizeof mark) return;
+    cbuf_log__give_back(log, log->marked);
+    log->marked = mark.at;
+    scan->next_mark ^= 1;
+}
+
+/* The file was damaged while it was open: what cannot be had any more is counted. */
+CBUF__SLOW void cbuf_log__give_up(cbuf_log *log, const char *why)
+{
+    uint64_t missing = log->end - log->ring->next;
+    log->report.why = why ? why : "a record is gone";
+    log->report.rows_missing += missing;
+    log->report.bytes_cut += log->bytes - log->scan.at;
+    cbuf__count(&log->ring->file->dropped, missing);
+    log->end = log->ring->next;
+    log->bytes = log->scan.at;
+    log->chain = log->scan.chain;
+    cbuf_log__cut(log, log->bytes);
+    cbuf_log__end_episode(log);
+}
+
+/* The next record with rows that the ring does not have. 1; 0: there is none, given up; or an
+ * error. */
+CBUF__SLOW int cbuf_log__load(cbuf_log *log)
+{
+    while (log->rows_end <= log->ring->next) {
+        const void *rows;
+        const char *why;
+        uint64_t first;
+        cbuf_log__mark_if_due(log);
+        int64_t n = cbuf_log_next(&log->scan, &rows, &first, &why);
+        if (n < 0) return CBUF__AS(int, n);
+        if (!n || first > log->ring->next) return cbuf_log__give_up(log, why), 0;
+        log->rows = CBUF__AS(const unsigned char *, rows);
+        log->rows_begin = first;
+        log->rows_end = first + CBUF__AS(uint64_t, n);
+    }
+    return 1;
+}
+
+/* How many rows can go into the ring now, without waiting. */
+CBUF__SLOW uint64_t cbuf_log__room(cbuf_ring *ring)
+{
+    if (!ring->gated) return ring->capacity;
+    if (ring->limit <= ring->next) cbuf__scan_gates(ring);
+    if (ring->limit <= ring->next && cbuf__mind_slowest(ring)) cbuf__scan_gates(ring);
+    return ring->limit > ring->next ? ring->limit - ring->next : 0;
+}
+
+/* Moves rows into the ring while there is room. 0, or an error. */
+CBUF__SLOW int cbuf_log__move(cbuf_log *log)
+{
+    cbuf_ring *ring = log->ring;
+    while (cbuf_log__is_pending(log)) {
+        uint64_t room = cbuf_log__room(ring);
+        if (!room) return 0;
+        int loaded = cbuf_log__load(log);
+        if (loaded <= 0) return loaded;
+        uint64_t n = log->rows_end - ring->next;
+        const unsigned char *rows =
+            log->rows + cbuf__span(ring->next - log->rows_begin, ring->row_bytes);
+        int64_t put = cbuf__write_through(ring, rows, n < room ? n : room, ring->row_bytes);
+        if (put < 0) return CBUF__AS(int, put);
+        if (!cbuf_log__is_pending(log)) cbuf_log__end_episode(log);
+    }
+    return 0;
+}
+
+/* Waits until some of the rows could be moved, and moves them. 1; 0: not in time; or an error. */
+CBUF__SLOW int cbuf_log__wait(cbuf_log *log, int64_t until_ns)
+{
+    cbuf_ring *ring = log->ring;
+    uint64_t some = log->end - ring->next;
+    int64_t left = CBUF_FOREVER;
+    if (some > ring->capacity / 4) some = ring->capacity < 4 ? 1 : ring->capacity / 4;
+    if (until_ns >= 0 && (left = until_ns - cbuf__now_ns(CBUF__MONOTONIC)) <= 0) return 0;
+    bool room = !ring->gated || cbuf__await_gates(ring, some, left);
+    int error = cbuf_log__move(log); /* what there is, also if it is less */
+    return error ? error : room || !cbuf_log__is_pending(log);
+}
+CBUF__SLOW int64_t cbuf_log__until(int64_t ns) /* the moment that is so far ahead */
+{
+    return ns < 0 ? CBUF_FOREVER : cbuf__now_ns(CBUF__MONOTONIC) + ns;
+}
+
+static inline int cbuf_log_drain(cbuf_log *log, int64_t timeout_ns)
+{
+    if (!log->ring) return CBUF_ENOTOPEN;
+    int error = cbuf__usable(log->ring, log->ring->row_bytes);
+    int64_t until = cbuf_log__until(timeout_ns);
+    if (!error) error = cbuf_log__move(log);
+    while (!error && cbuf_log__is_pending(log)) {
+        int moved = cbuf_log__wait(log, until);
+        if (moved <= 0) return moved < 0 ? moved : !cbuf_log__is_pending(log);
+    }
+    return error ? error : 1;
+}
+
+/* =============================================================================== [write] ==== */
+
+/* Appends rows that the ring has no room for; the first of them begin an episode. As append. */
+CBUF__SLOW int64_t cbuf_log__spill(cbuf_log *log, const unsigned char *rows, uint64_t n)
+{
+    bool begins = !cbuf_log__is_pending(log);
+    if (begins) cbuf_log__scan_from_here(log);
+    if (begins) cbuf__spill_begin(log->ring);
+    int64_t put = cbuf_log__append(log, rows, n);
+    if (put > 0) cbuf__store_relaxed(&log->ring->file->spill_end, log->end);
+    else if (begins) cbuf__spill_end(log->ring);
+    log->stats.episodes += begins && put > 0;
+    log->limited = put == 0 || put == CBUF_ENOSPACE;
+    return put;
+}
+
+/* Writes rows into the ring, after they were logged if every row is. How many; 0: refused; or an
+ * error. */
+CBUF__SLOW int64_t cbuf_log__pass(cbuf_log *log, const unsigned char *rows, uint64_t n)
+{
+    cbuf_ring *ring = log->ring;
+    if (!log->options.every_row) return cbuf__write_through(ring, rows, n, ring->row_bytes);
+    int64_t room = CBUF__AS(int64_t, n);
+    if (ring->next + n > ring->reserved) room = cbuf__make_room(ring, n);
+    if (room <= 0) return room;
+    room = cbuf_log__append(log, rows, CBUF__AS(uint64_t, room));
+    log->limited = room == 0 || room == CBUF_ENOSPACE;
+    if (room <= 0) return room;
+    return cbuf__write_through(ring, rows, CBUF__AS(uint64_t, room), ring->row_bytes);
+}
+
+/* One try. How many rows were written; 0: refused; or an error. */
+CBUF__SLOW int64_t cbuf_log__try(cbuf_log *log, const unsigned char *rows, uint64_t n)
+{
+    bool spills = log->ring->options.on_full == CBUF_SPILL;
+    int64_t put = 0;
+    log->limited = false;
+    if (!cbuf_log__is_pending(log)) put = cbuf_log__pass(log, rows, n);
+    if (!put && spills) put = cbuf_log__spill(log, rows, n);
+    return put;
+}
+
+/* Whether a refused write waits until rows could be moved, and how long; a ring that blocks does it
+ * for the rows of a predecessor. */
+CBUF__SLOW bool cbuf_log__waits(const cbuf_log *log, int64_t *ns)
+{
+    const cbuf_options *ring = &log->ring->options;
+    bool blocks = ring->on_full == CBUF_BLOCK;
+    *ns = blocks ? ring->block_ns : log->options.block_ns;
+    if (!*ns) *ns = CBUF_FOREVER;
+    return cbuf_log__is_pending(log) &&
+        (blocks || (log->limited && log->options.at_limit == CBUF_LOG_WAIT));
+}
+
+/* The hook: all that the producer writes comes here. */
+CBUF__SLOW int64_t cbuf_log__write(void *self, const void *from, uint64_t n)
+{
+    cbuf_log *log = CBUF__AS(cbuf_log *, self);
+    const unsigned char *rows = CBUF__AS(const unsigned char *, from);
+    int64_t until = 0, ns, put = cbuf_log__move(log);
+    uint64_t done = 0;
+    while (put >= 0 && done < n) {
+        put = cbuf_log__try(log, rows + cbuf__span(done, log->ring->row_bytes), n - done);
+        if (put > 0) done += CBUF__AS(uint64_t, put);
+        if (put > 0 || (put < 0 && put != CBUF_ENOSPACE)) continue;
+        if (!cbuf_log__waits(log, &ns)) break;
+        if (!until) until = cbuf_log__until(ns);
+        put = cbuf_log__wait(log, until);
+        if (!put) put = CBUF_ETIMEDOUT;
+    }
+    if (done < n && (put == 0 || put == CBUF_ENOSPACE)) {
+        cbuf__count(&log->ring->file->dropped, n - done);
+        log->stats.refused += n - done;
+    }
+    return done || put > 0 ? CBUF__AS(int64_t, done) : put;
+}
+
+/* ================================================================================ [open] ==== */
+
+CBUF__SLOW void cbuf_log__end(void *self) { cbuf_log_close(CBUF__AS(cbuf_log *, self)); }
+
+CBUF__SLOW void cbuf_log__attach(cbuf_log *log)
+{
+    cbuf_ring *ring = log->ring;
+    log->hook.take = cbuf_log__write;
+    log->hook.end = cbuf_log__end;
+    log->hook.self = log;
+    ring->hook = &log->hook;
+    ring->claimed = 0;
+    ring->local->plain = ring->local->other = 0;
+}
+/* After it the ring's writes go the short ways again, and look at spill_end first. */
+CBUF__SLOW void cbuf_log__detach(cbuf_log *log)
+{
+    cbuf_ring *ring = log->ring;
+    ring->hook = NULL;
+    ring->local->plain = ring->shared_tail ? ring->local->row_bytes : 0;
+    ring->local->other = ring->shared_tail ? 0 : ring->local->row_bytes;
+    ring->reserved = ring->limit = ring->next;
+}
+
+/* What tells a ring from another: a ring in memory has no random number. */
+CBUF__SLOW uint64_t cbuf_log__id_of(const cbuf_ring *ring)
+{
+    const cbuf__facts *facts = &ring->file->facts;
+    return facts->ring_id ? facts->ring_id : CBUF__AS(uint64_t, facts->created_ns);
+}
+
+CBUF__SLOW int cbuf_log__resolve(
+    cbuf_log *log, cbuf_ring *ring, const cbuf_log_options *options)
+{
+    cbuf_log_options *o = &log->options;
+    cbuf_ring *file = &log->scan.file;
+    if (options) *o = *options;
+    if (!ring->file || !ring->local) return cbuf__fail(file, CBUF_ENOTOPEN, "the ring");
+    int error = cbuf__usable(ring, ring->row_bytes);
+    if (error) return cbuf__fail(file, error, "the ring");
+    if (!ring->producer) return cbuf__fail(file, CBUF_EROLE, "open a log");
+    if (ring->hook) return cbuf__fail(file, CBUF_EBUSY, "the ring has a log");
+    if (!o->every_row && ring->options.on_full != CBUF_SPILL)
+        return cbuf__fail(file, CBUF_EINVAL, "on_full is not CBUF_SPILL, and not every_row");
+    if (o->existing > CBUF_NEW || o->at_limit > CBUF_LOG_WAIT || o->block_ns < 0 || o->sync_ns < -1)
+        return cbuf__fail(
+            file, CBUF_EINVAL, "existing, at_limit, block_ns or sync_ns has no such value");
+    if (!o->path && !ring->path[0])
+        return cbuf__fail(file, CBUF_EINVAL, "a ring in memory has no place beside it");
+    cbuf__path beside = cbuf__path_of(ring, o->every_row ? ".log" : ".spill");
+    error = cbuf__set_path(file, o->path ? o->path : beside.text, 0);
+    if (error) return error;
+    if (!o->max_bytes) o->max_bytes = 1u << 30;
+    if (sizeof(off_t) == 4 && o->max_bytes > INT32_MAX) o->max_bytes = INT32_MAX;
+    if (o->max_bytes > INT64_MAX) o->max_bytes = INT64_MAX;
+    uint64_t least = cbuf_log__header_bytes(ring->schema_bytes);
+    least += sizeof(struct cbuf_log__record) + ring->row_bytes;
+    if (o->max_bytes < least)
+        return cbuf__fail_with(file, CBUF_EINVAL, "max_bytes", o->max_bytes,
+            "a header and one row take ", least);
+    return 0;
+}
+
+/* Takes the lock that says that the file is in use; the kernel drops it with the descriptor. */
+CBUF__SLOW int cbuf_log__lock(cbuf_log *log, int fd)
+{
+    int failed = cbuf__lock(fd, CBUF__EXCLUSIVE, 0, false);
+    if (failed == -EAGAIN || failed == -EACCES)
+        return cbuf__fail(&log->scan.file, CBUF_EBUSY, "another handle has the log");
+    return failed ? cbuf__fail_errno(&log->scan.file, "locking", -failed) : 0;
+}
+
+CBUF__SLOW int cbuf_log__write_header(cbuf_log *log, int fd)
+{
+    struct cbuf_log__header header;
+    const cbuf_ring *ring = log->ring;
+    cbuf_log_scan *scan = &log->scan;
+    memset(&header, 0, sizeof header);
+    memcpy(header.magic, CBUF__LOG_MAGIC, 8);
+    header.byte_order = CBUF__BYTE_ORDER;
+    header.major = CBUF__LOG_MAJOR;
+    header.id = cbuf_log__id_of(ring);
+    header.row_bytes = ring->row_bytes;
+    header.schema_bytes = CBUF__AS(uint32_t, ring->schema_bytes);
+    header.header_bytes = cbuf_log__header_bytes(ring->schema_bytes);
+    header.flags = log->options.every_row ? CBUF__LOG_EVERY_ROW : 0;
+    header.created_ns = cbuf__now_ns(CBUF__REALTIME);
+    scan->row_bytes = header.row_bytes;
+    scan->header_bytes = header.header_bytes;
+    scan->schema_bytes = header.schema_bytes;
+    int error = cbuf_log__allocate(scan);
+    if (error) return error;
+    size_t rest = header.header_bytes - CBUF__LOG_MARKS - sizeof header;
+    memcpy(scan->memory, ring->schema, ring->schema_bytes);
+    header.check = cbuf_log__header_check(&header, scan->memory, rest);
+    memmove(scan->memory + sizeof header, scan->memory, rest);
+    memcpy(scan->memory, &header, sizeof header);
+    for (size_t done = 0; done < header.header_bytes;) {
+        ssize_t put = pwrite(fd, scan->memory + done, header.header_bytes - done,
+            CBUF__AS(off_t, done));
+        if (put < 0 && errno == EINTR) continue;
+        if (put <= 0) return cbuf__fail_errno(&scan->file, "writing", put ? errno : ENOSPC);
+        done += CBUF__AS(size_t, put);
+    }
+    return 0;
+}
+
+/* A new log, whole or not at all, in place of what had the name. */
+CBUF__SLOW int cbuf_log__make(cbuf_log *log)
+{
+    cbuf_ring *file = &log->scan.file;
+    cbuf__path new_path = cbuf__path_of(file, ".new");
+    uint64_t bytes;
+    unlink(new_path.text); /* left where a producer was killed */
+    int fd = cbuf__open_owned(file, new_path.text, O_RDWR | O_CREAT | O_EXCL, false, &bytes);
+    if (fd < 0) return fd;
+    int error = cbuf_log__lock(log, fd);
+    if (!error) error = cbuf_log__write_header(log, fd);
+    cbuf_log_scan_close(&log->scan); /* also what is replaced */
+    if (!error && rename(new_path.text, file->path))
+        error = cbuf__fail_errno(file, "renaming", errno);
+    if (error) unlink(new_path.text);
+    file->fd = fd;
+    return error ? error : cbuf_log__read_header(&log->scan, log->scan.header_bytes);
+}
+
+/* Opens the log that is there; *replace if there is nothing in it to keep. */
+CBUF__SLOW int cbuf_log__open_existing(cbuf_log *log, bool *replace)
+{
+    cbuf_log_scan *scan = &log->scan;
+    uint64_t bytes = 0;
+    char magic[8] = { 0 };
+    int fd = cbuf__open_owned(&scan->file, scan->file.path, O_RDWR, false, &bytes);
+    if (fd < 0) return fd;
+    scan->file.fd = fd;
+    int error = cbuf_log__lock(log, fd);
+    if (error) return error;
+    if (log->options.existing == CBUF_NEW)
+        return cbuf__fail(&scan->file, CBUF_EEXIST, "existing is CBUF_NEW");
+    *replace = bytes == 0;
+    if (*replace) return 0;
+    if (log->options.existing == CBUF_REPLACE && cbuf_log__get(fd, magic, 8, 0) == 8)
+        *replace = !memcmp(magic, CBUF__LOG_MAGIC, 8);
+    if (*replace) return 0;
+    error = cbuf_log__read_header(scan, bytes);
+    if (error) return error;
+    bool same = scan->id == cbuf_log__id_of(log->ring) && scan->row_bytes == log->ring->row_bytes &&
+        log->options.every_row == (scan->flags == CBUF__LOG_EVERY_ROW);
+    *replace = !same && bytes == scan->header_bytes;
+    if (same || *replace) return 0;
+    return cbuf__fail(&scan->file, CBUF_EMISMATCH,
+        "it holds rows of another ring, or was made with another every_row: replay or remove it");
+}
+
+/* Reads the whole log; finds its end, and where the ring's head is in it. */
+CBUF__SLOW int cbuf_log__recover(cbuf_log *log)
+{
+    cbuf_log_scan *scan = &log->scan;
+    cbuf_ring *ring = log->ring;
+    uint64_t at = scan->at, chain = scan->chain, file_end = scan->limit;
+    uint64_t head = ring->next, first = 0;
+    uint64_t accepted = cbuf__load_relaxed(&ring->file->spill_end);
+    const void *rows;
+    const char *why;
+    int64_t n;
+    while ((n = cbuf_log_next(scan, &rows, &first, &why)) > 0) {
+        if (log->end <= head && first > head && scan->sequence > head)
+            return cbuf__fail_with(&scan->file, CBUF_EFORMAT, "it goes on at row", first,
+                "the ring's head is ", head);
+        log->report.rows += CBUF__AS(uint64_t, n);
+        log->end = scan->sequence;
+        if (log->end <= head) at = scan->at, chain = scan->chain;
+    }
+    if (n < 0) return CBUF__AS(int, n);
+    log->bytes = scan->at;
+    log->chain = scan->chain;
+    log->report.bytes_cut = file_end - scan->at;
+    log->report.why = why;
+    if (scan->at < file_end && cbuf_log__cut(log, scan->at))
+        return cbuf__fail_errno(&scan->file, "truncating", errno);
+    scan->limit = scan->at;
+    scan->filled = 0; /* it may hold what was cut */
+    scan->at = at; /* the record that holds head */
+    scan->chain = chain;
+    scan->sequence = 0;
+    log->marked = log->hole_end = scan->at;
+    uint64_t end = log->end > head ? log->end : head;
+    log->report.recovered = end - head;
+    if (accepted != CBUF__FREE && accepted > end) log->report.rows_missing = accepted - end;
+    return 0;
+}
+
+static inline int cbuf_log_open(cbuf_log *log, cbuf_ring *ring, const cbuf_log_options *options)
+{
+    struct stat file;
+    bool replace = true;
+    memset(log, 0, sizeof *log);
+    cbuf_log__begin_scan(&log->scan);
+    int error = cbuf_log__resolve(log, ring, options);
+    if (error) return error;
+    log->ring = ring;
+    log->options.path = NULL;
+    if (!lstat(log->scan.file.path, &file)) error = cbuf_log__open_existing(log, &replace);
+    if (!error && replace) error = cbuf_log__make(log);
+    if (!error) error = cbuf_log__recover(log);
+    if (error) {
+        cbuf_log_scan_close(&log->scan);
+        log->ring = NULL;
+        return error;
+    }
+    log->synced_ns = cbuf__now_ns(CBUF__MONOTONIC);
+    cbuf__count(&ring->file->dropped, log->report.rows_missing);
+    cbuf_log__attach(log);
+    if (!cbuf_log__is_pending(log)) return cbuf_log__end_episode(log), 0;
+    cbuf__store_relaxed(&ring->file->spill_end, log->end);
+    cbuf_log__move(log); /* an error shows at the next write */
+    return 0;
+}
+
+static inline int cbuf_log_close(cbuf_log *log)
+{
+    cbuf_ring *ring = log->ring;
+    int error = 0;
+    if (!ring) return 0;
+    if (ring->local->never == UINT64_MAX) { /* not in a forked child */
+        cbuf_log__move(log);
+        if (log->options.every_row && log->unsynced && log->options.sync_ns >= 0)
+            error = cbuf_log_sync(log);
+        bool empty = !log->options.every_row && !cbuf_log__is_pending(log);
+        cbuf_log__detach(log);
+        if (empty) unlink(log->scan.file.path);
+    }
+    ring->hook = NULL;
+    log->ring = NULL;
+    cbuf_log_scan_close(&log->scan);
+    return error;
+}
+
+static inline const char *cbuf_log_error(const cbuf_log *log) { return log->scan.file.error; }
+static inline const char *cbuf_log_path(const cbuf_log *log) { return log->scan.file.path; }
+static inline cbuf_log_report cbuf_log_report_get(const cbuf_log *log) { return log->report; }
+static inline cbuf_log_stats cbuf_log_stats_get(const cbuf_log *log)
+{
+    cbuf_log_stats stats = log->stats;
+    stats.bytes = log->bytes - log->hole;
+    stats.pending = log->ring && cbuf_log__is_pending(log) ? log->end - log->ring->next : 0;
+    return stats;
+}
+
+/* ============================================================================== [replay] ==== */
+
+/* The columns that the log's schema names: how many, or 0. */
+CBUF__SLOW uint32_t cbuf_log__columns(const cbuf_log_scan *scan, cbuf_column *columns)
+{
+    size_t bytes;
+    const char *schema = cbuf_log_scan_schema(scan, &bytes);
+    cbuf__query query;
+    memset(&query, 0, sizeof query);
+    uint32_t count = 1;
+    for (uint32_t k = 0; k < count; k++) {
+        query.index = k;
+        count = cbuf__read_schema(schema, bytes, scan->row_bytes, &query);
+        if (count) columns[k] = query.found;
+    }
+    return count;
+}
+
+CBUF__SLOW int cbuf_log__create(cbuf_log_scan *scan, cbuf_ring *ring, const cbuf_options *options)
+{
+    cbuf_column columns[CBUF_MAX_COLUMNS];
+    cbuf_options chosen;
+    memset(&chosen, 0, sizeof chosen);
+    if (options) chosen = *options;
+    chosen.columns = columns;
+    chosen.column_count = cbuf_log__columns(scan, columns);
+    chosen.row_bytes = scan->row_bytes;
+    if (chosen.existing != CBUF_REPLACE) chosen.existing = CBUF_NEW;
+    return cbuf_create(ring, &chosen);
+}
+
+/* Writes all rows of the scan into the ring. 0, or an error. */
+CBUF__SLOW int64_t cbuf_log__copy(cbuf_log_scan *scan, cbuf_ring *ring, cbuf_log_report *report)
+{
+    const void *rows;
+    uint64_t first;
+    int64_t n;
+    while ((n = cbuf_log_next(scan, &rows, &first, &report->why)) > 0) {
+        int64_t put = cbuf__write_through(ring, rows, CBUF__AS(uint64_t, n), ring->row_bytes);
+        if (put > 0) report->rows += CBUF__AS(uint64_t, put);
+        if (put < 0) return put;
+        if (put < n) return CBUF_ETIMEDOUT; /* a reader came, and stands still */
+    }
+    report->bytes_cut = scan->limit - scan->at;
+    return n;
+}
+
+static inline int64_t cbuf_log_replay(
+    const char *path, cbuf_ring *ring, const cbuf_options *options, cbuf_log_report *report)
+{
+    cbuf_log_scan scan;
+    cbuf_log_report found;
+    memset(&found, 0, sizeof found);
+    cbuf__begin(ring);
+    int64_t error = cbuf_log_scan_open(&scan, path);
+    bool opened = !error;
+    if (opened) error = cbuf_log__create(&scan, ring, options);
+    if (opened && !error && (error = cbuf_log__copy(&scan, ring, &found)) != 0) {
+        cbuf__path made = cbuf__path_of(ring, "");
+        cbuf_close(ring);
+        cbuf_remove(made.text);
+        cbuf__fail(&scan.file, CBUF__AS(int, error), "replaying");
+        opened = false; /* the text is the scan's */
+    }
+    if (error && !opened) memcpy(ring->error, scan.file.error, sizeof ring->error);
+    cbuf_log_scan_close(&scan);
+    if (report) *report = found;
+    return error ? error : CBUF__AS(int64_t, found.rows);
+}
+
+#ifdef __cplusplus
+}
+#endif
+#endif /* CBUF_NO_OS */
+#endif /* CBUF_LOG_H */
