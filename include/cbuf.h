@@ -759,8 +759,9 @@ struct cbuf__pen { /* one of many producers' slot: the rows that it may be writi
 
 typedef struct cbuf__event { /* see [publish] */
     cbuf__word wanted;       /* wake when the counter gets here; CBUF__FREE: nobody sleeps */
-    cbuf__word watchers;     /* descriptors to be woken too, see cbuf_poll.h */
-    unsigned char pad0[CBUF__LINE - 2 * 8];
+    cbuf__word watchers;     /* descriptors to be woken too, see cbuf_poll.h, */
+    cbuf__word watched;      /* or 1 for those who cannot count them */
+    unsigned char pad0[CBUF__LINE - 3 * 8];
     cbuf__word count; /* of wake-ups; sleepers sleep until it changes */
     unsigned char pad1[CBUF__LINE - 8];
 } cbuf__event;
@@ -1034,7 +1035,8 @@ CBUF__SLOW bool cbuf__wake(cbuf__event *event, uint64_t reached, int fd)
     cbuf__exchange_acq_rel(&event->wanted, CBUF__FREE); /* E2 */
     cbuf__fetch_add_acq_rel(&event->count, 1);          /* E3 */
     cbuf__futex_wake(&event->count);
-    if (cbuf__load_relaxed(&event->watchers)) cbuf__touch(fd);
+    if (cbuf__load_relaxed(&event->watchers) || cbuf__load_relaxed(&event->watched))
+        cbuf__touch(fd);
     return true;
 }
 
