@@ -1124,8 +1124,8 @@ CBUF__SLOW void cbuf__unlock_name(cbuf_pool *pool)
     pool->carrier.lock_fd = -1;
 }
 
-/* Retires the pool at the handle's path, which must have no living holder, and deletes its files.
- * All holders' bytes are locked meanwhile: nobody joins. */
+/* Deletes the files of the pool at the handle's path, which must have no living holder, and marks
+ * it for those who have opened it and not joined yet: all holders' bytes are locked meanwhile. */
 CBUF__SLOW int cbuf__delete_pool(cbuf_pool *pool)
 {
     cbuf__pool_facts facts;
@@ -1139,10 +1139,10 @@ CBUF__SLOW int cbuf__delete_pool(cbuf_pool *pool)
                 "the last is ", facts.max_holders - 1);
     if (!error) {
         void *base = old.carrier.file;
-        cbuf__store_release(&CBUF__AS(struct cbuf__pool_file *, base)->state, CBUF__RETIRED);
         for (uint32_t k = 0; k < facts.regions[CBUF_XXL].count; k++)
             unlink(cbuf__large_path(&old, k, "").text);
         if (unlink(old.carrier.path)) error = cbuf__fail_errno(&old.carrier, "deleting", errno);
+        else cbuf__store_release(&CBUF__AS(struct cbuf__pool_file *, base)->state, CBUF__RETIRED);
     }
     if (error) memcpy(pool->carrier.error, old.carrier.error, sizeof old.carrier.error);
     cbuf__release(&old.carrier);
