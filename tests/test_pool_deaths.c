@@ -557,6 +557,7 @@ static int produce_at_random(struct stage *stage, uint64_t *seed)
         } else {
             CHECK_IS(cbuf_pool_write(&rows, &row), 1);
         }
+        stage->done++;
     }
     cbuf_pool_ring_close(&rows);
     cbuf_close(&ring);
@@ -584,6 +585,7 @@ static int consume_at_random(struct stage *stage, uint64_t *seed)
         }
         if (!row.payload || cbuf_pool_retain(&pool, row.payload)) continue;
         check_payload(&pool, row.payload);
+        stage->done++;
         cbuf_ref *place = &kept[next_random(seed) % 5];
         if (*place) {
             check_payload(&pool, *place);
@@ -600,10 +602,56 @@ static int act_at_random(void *argument)
 {
     struct stage *stage = (struct stage *)argument;
     uint64_t seed = stage->seed;
-    if (next_random(&seed) % 4) kill_countdown = 1 + next_random(&seed) % 2500;
+    kill_countdown = stage->countdown;
     int result = stage->act ? consume_at_random(stage, &seed) : produce_at_random(stage, &seed);
-    if (next_random(&seed) % 2) live_on(); /* until it is killed from outside */
-    return result;
+    return stage->countdown ? result : live_on(); /* until it is killed from outside */
+}
+/* Lets the cast act, each to be killed before a random operation or from outside at a random moment
+ * of the first 500 us. How many were. */
+static uint64_t kill_cast(struct stage **stages, cbuf_pool *pool, uint64_t *seed)
+{
+    pid_t cast[CAST];
+    uint64_t kills = 0;
+    for (int k = 0; k < CAST; k++) {
+        stages[k]->seed = next_random(seed);
+        stages[k]->countdown = next_random(seed) % 4 ? 1 + next_random(seed) % 2500 : 0;
+        cast[k] = start(act_at_random, stages[k]);
+    }
+    for (int64_t until = now_ns() + (int64_t)(next_random(seed) % 500000); now_ns() < until;)
+        if (next_random(seed) % 8 == 0) cbuf_pool_reclaim(pool); /* while others act */
+    for (int k = 0; k < CAST; k++) {
+        int status = stages[k]->countdown ? finish(cast[k]) : end_by(cast[k], SIGKILL);
+        CHECK(status == 0 || status == -SIGKILL);
+        kills += status != 0;
+        if (next_random(seed) % 2) cbuf_pool_reclaim(pool);
+    }
+    return kills;
+}
+/* After the deaths of all: only the test itself and the ring hold anything. */
+static void check_survivors(cbuf_pool *pool, const struct stage *stage)
+{
+    uint32_t holders;
+    cbuf_pool_reclaim(pool);
+    check_payload(pool, stage->given);
+    for (cbuf_ref ref = 0; (ref = cbuf_pool_next_held(pool, ref, &holders)) != 0;)
+        for (uint32_t k = 0; k < 8; k++) {
+            cbuf_pool_holder info;
+            if (!(holders >> k & 1) || k == pool->self.index) continue;
+            CHECK_IS(cbuf_pool_holder_get(pool, k, &info), 1);
+            CHECK(info.ring);
+        }
+}
+static void check_nothing_is_left(cbuf_pool *pool, const struct stage *stage)
+{
+    cbuf_ring ring;
+    cbuf_pool_ring rows;
+    produce_into(&ring, stage);
+    own_rows(&rows, pool, &ring);
+    cbuf_pool_ring_drop(&rows);
+    cbuf_close(&ring);
+    CHECK_IS(held(pool), 1);
+    CHECK_IS(large_files(stage), 0);
+    CHECK_IS(cbuf_remove(stage->ring), 0);
 }
 
 static void random_deaths_give_back_exactly_what_the_dead_held(void **state)
@@ -622,44 +670,16 @@ static void random_deaths_give_back_exactly_what_the_dead_held(void **state)
         *stages[k] = *stage;
         stages[k]->act = k;
     }
-    for (uint64_t round = 0; kills < all; round++) {
-        pid_t cast[CAST];
-        for (int k = 0; k < CAST; k++) {
-            stages[k]->seed = next_random(&seed);
-            cast[k] = start(act_at_random, stages[k]);
-        }
-        if (next_random(&seed) % 2) { /* a moment of the scheduler's choice */
-            for (uint64_t n = next_random(&seed) % 40; n > 0; n--) sched_yield();
-        }
-        for (int k = 0; k < CAST; k++) {
-            int status = 0, order = (int)((round + (uint64_t)k) % CAST);
-            status = end_by(cast[order], SIGKILL);
-            CHECK(status == 0 || status == -SIGKILL);
-            kills += status != 0;
-            if (next_random(&seed) % 2) cbuf_pool_reclaim(&pool); /* while the others go on */
-        }
-        cbuf_pool_reclaim(&pool);
-        check_payload(&pool, stage->given);
-        uint32_t holders;
-        for (cbuf_ref ref = 0; (ref = cbuf_pool_next_held(&pool, ref, &holders)) != 0;) {
-            cbuf_pool_holder info;
-            for (uint32_t k = 0; k < 8; k++)
-                if (holders >> k & 1)
-                    CHECK(k == pool.self.index ||
-                        (cbuf_pool_holder_get(&pool, k, &info) == 1 && info.ring));
-        }
-        if (round % 16 && kills < all) continue;
-        cbuf_ring ring;
-        cbuf_pool_ring rows;
-        produce_into(&ring, stage);
-        own_rows(&rows, &pool, &ring);
-        cbuf_pool_ring_drop(&rows);
-        cbuf_close(&ring);
-        CHECK_IS(held(&pool), 1);
-        CHECK_IS(large_files(stage), 0);
-        CHECK_IS(cbuf_remove(stage->ring), 0);
+    for (uint64_t round = 1; kills < all; round++) {
+        kills += kill_cast(stages, &pool, &seed);
+        check_survivors(&pool, stage);
+        if (round % 16 == 0 || kills >= all) check_nothing_is_left(&pool, stage);
     }
-    if (wanted) printf("%llu deaths, every slot accounted for\n", (unsigned long long)kills);
+    CHECK(stages[0]->done > all && stages[1]->done > all / 4); /* rows written, payloads seen */
+    if (wanted)
+        printf("%llu deaths in %llu rows and %llu payloads held by others: all accounted for\n",
+            (unsigned long long)kills, (unsigned long long)stages[0]->done,
+            (unsigned long long)(stages[1]->done + stages[2]->done));
     for (int k = 0; k < CAST; k++) munmap(stages[k], sizeof *stages[k]);
     cbuf_pool_close(&pool);
     end_stage(stage);
