@@ -15,10 +15,11 @@
  *   cbuf_pool_ring_open(&rows, &pool, &ring);                             frame, CBUF_REF)
  *   cbuf_pool_write(&rows, &row);                            the row owns the reference now
  *
- *   if (cbuf_read(&reader, &row, 1) == 1 && cbuf_pool_retain(&pool, row.frame) == 0) {
- *       look_at(cbuf_pool_data(&pool, row.frame), cbuf_pool_length(&pool, row.frame));
- *       cbuf_pool_release(&pool, row.frame);                                      a consumer
- *   }
+ *   while (cbuf_wait(&reader, 1, CBUF_FOREVER) > 0)                               a consumer
+ *       if (cbuf_pool_read(&pool, &reader, &row, offsetof(struct row, frame)) == 1 && row.frame) {
+ *           look_at(cbuf_pool_data(&pool, row.frame), cbuf_pool_length(&pool, row.frame));
+ *           cbuf_pool_release(&pool, row.frame);
+ *       }
  *
  * WHAT IS WHERE
  *
@@ -127,7 +128,8 @@ struct cbuf__pool_slot;
 
 typedef struct cbuf__keeper { /* a holder as its owner knows it */
     uint64_t bit;
-    uint32_t *counts; /* for each slot, how often it is held; in the file, for no one else's eyes */
+    uint64_t *held; /* for each slot: generation, 32 bits, and how often it is held; in the file, for
+                       nobody else's eyes */
     uint32_t index;
 } cbuf__keeper;
 
@@ -238,6 +240,12 @@ static inline int cbuf_pool_ring_open(cbuf_pool_ring *rows, cbuf_pool *pool, cbu
  * reference goes to the row; what the row that is overwritten owned is given back. 1; if it
  * returns anything else (0, CBUF_ETIMEDOUT, CBUF_ENOTHELD ...) nothing has changed hands. */
 static inline int cbuf_pool_write(cbuf_pool_ring *rows, const void *row);
+/* Reads the next row like cbuf_read, for one reader of any process, and holds the payload of the
+ * ref at `offset` in it before the cursor moves on: under CBUF_BLOCK and CBUF_DROP_NEWEST none is
+ * missed that way. Where the payload is gone all the same (the reader was lapped) the ref in the
+ * copy is 0. 1; 0: nothing new; or an error. */
+static inline int cbuf_pool_read(
+    cbuf_pool *pool, cbuf_reader *reader, void *row, size_t offset);
 /* Ends the use; the rows keep what they own. */
 static inline void cbuf_pool_ring_close(cbuf_pool_ring *rows);
 /* Gives back what all rows own, and ends the use: for a ring in memory, or one to be removed. How
@@ -297,7 +305,7 @@ struct cbuf__pool_file {
     unsigned char pad0[256 - sizeof(cbuf__pool_facts)];
     cbuf__word state; /* CBUF__OPEN or CBUF__RETIRED */
     unsigned char pad1[256 - 8];
-}; /* then: holders, counts (4 bytes for each holder and slot), XXL, XS, S, M, L, XL */
+}; /* then: holders, counts (8 bytes for each holder and slot), XXL, XS, S, M, L, XL */
 
 struct cbuf__holder {
     cbuf__word owned; /* 1: taken; written by who has the lock of its byte of the file */
@@ -318,20 +326,17 @@ CBUF__FROZEN(sizeof(struct cbuf__holder) == 256 && sizeof(struct cbuf__pool_slot
 
 /* ========================================================================== [pool-slots] ==== */
 
-/* A slot's state. WHO MAY DO WHAT: who finds no bit in it may set its own, and so allocates; who
- * finds a bit and the generation of its ref may add its own (retain); each takes its own away; who
- * takes the last one away raises the generation in the same stroke, so that every ref is stale from
- * that moment on. A payload is filled after P1 and read before P2, so whoever allocates next (P1)
- * comes after all who read. Going: the last holder removes an XXL payload before the slot is free;
- * it can no longer be retained. */
+/* A slot's state. WHO MAY DO WHAT: who finds no bit in it may set its own, with the next generation,
+ * and so allocates: every older ref is stale from that moment on, and while the slot was free it was
+ * so for want of a bit. Who finds a bit and the generation of its ref may add its own (retain). Each
+ * takes its own away, which is sure to be there and needs no look: a subtraction does. A payload is
+ * filled after P1 and last read before P2, so whoever allocates next comes after all who read.
+ * Going: the last holder removes an XXL payload before the slot is free; it cannot be retained. */
 #define CBUF__HOLDERS 0x7fffffffu
 #define CBUF__GOING 0x80000000u
 
 CBUF__INLINE uint32_t cbuf__generation(uint64_t word) { return CBUF__AS(uint32_t, word >> 32); }
-CBUF__INLINE uint64_t cbuf__next_generation(uint64_t state) /* a free slot's state */
-{
-    return CBUF__AS(uint64_t, cbuf__generation(state) + 1) << 32;
-}
+CBUF__INLINE uint64_t cbuf__free_state(uint64_t state) { return state >> 32 << 32; }
 CBUF__INLINE cbuf_ref cbuf__ref_of(uint64_t state, uint32_t kind, uint32_t index)
 {
     return (state >> 32 << 32) | CBUF__AS(uint64_t, kind + 1) << 24 | index;
@@ -365,11 +370,11 @@ CBUF__INLINE bool cbuf__claim_slot(cbuf_pool *pool, uint32_t kind, uint32_t inde
     cbuf__pool_class *c = &pool->classes[kind];
     struct cbuf__pool_slot *slot = cbuf__slot_at(c, index);
     uint64_t state = cbuf__load_relaxed(&slot->state);
+    uint64_t taken = (CBUF__AS(uint64_t, cbuf__generation(state) + 1) << 32) | pool->self.bit;
     if (CBUF__AS(uint32_t, state)) return false;
-    if (!cbuf__compare_exchange_acq_rel(&slot->state, &state, state | pool->self.bit)) /* P1 */
-        return false;
-    pool->self.counts[c->first + index] = 1;
-    *ref = cbuf__ref_of(state, kind, index);
+    if (!cbuf__compare_exchange_acq_rel(&slot->state, &state, taken)) return false; /* P1 <- P2 */
+    pool->self.held[c->first + index] = cbuf__free_state(taken) | 1;
+    *ref = cbuf__ref_of(taken, kind, index);
     return true;
 }
 /* Takes a free slot of a class: the one that was freed here last, whose lines are at hand, or the
@@ -397,10 +402,10 @@ CBUF__SLOW void cbuf__free_large(cbuf_pool *pool, uint32_t index, uint64_t state
 {
     struct cbuf__pool_slot *slot = cbuf__slot_at(&pool->classes[CBUF_XXL], index);
     cbuf__unmake_large(pool, index);
-    cbuf__store_release(&slot->state, cbuf__next_generation(state)); /* P2 */
+    cbuf__store_release(&slot->state, cbuf__free_state(state)); /* P2 */
 }
-/* Takes a holder's bit away. 1: it was the last; 0; or CBUF_ENOTHELD. */
-CBUF__INLINE int cbuf__clear_bit(cbuf_pool *pool, uint32_t kind, uint32_t index, uint64_t bit)
+/* Takes a holder's bit away, if it is there. 1: it was the last; 0; or CBUF_ENOTHELD. */
+CBUF__SLOW int cbuf__clear_bit(cbuf_pool *pool, uint32_t kind, uint32_t index, uint64_t bit)
 {
     struct cbuf__pool_slot *slot = cbuf__slot_at(&pool->classes[kind], index);
     uint64_t state = cbuf__load_relaxed(&slot->state), left;
@@ -409,11 +414,9 @@ CBUF__INLINE int cbuf__clear_bit(cbuf_pool *pool, uint32_t kind, uint32_t index,
         if (!(state & bit)) return CBUF_ENOTHELD;
         left = state & ~bit;
         last = !(left & CBUF__HOLDERS);
-        if (last) left = cbuf__next_generation(state);
         if (last && kind == CBUF_XXL) left = state | CBUF__GOING;
     } while (!cbuf__compare_exchange_acq_rel(&slot->state, &state, left)); /* P2 */
     if (last && kind == CBUF_XXL) cbuf__free_large(pool, index, left);
-    if (last) pool->classes[kind].hot = index;
     return last;
 }
 
@@ -421,20 +424,24 @@ CBUF__INLINE int cbuf__clear_bit(cbuf_pool *pool, uint32_t kind, uint32_t index,
 CBUF__INLINE int cbuf__is_held(
     const cbuf_pool *pool, const cbuf__keeper *keeper, cbuf_ref ref, uint32_t *number)
 {
-    const struct cbuf__pool_slot *slot = cbuf__slot_of(pool, ref, number);
-    if (CBUF__UNLIKELY(!slot)) return CBUF_EINVAL;
-    if (CBUF__UNLIKELY(!keeper->counts[*number])) return CBUF_ENOTHELD;
-    uint64_t state = cbuf__load_relaxed(&slot->state);
-    return cbuf__generation(state) == cbuf__generation(ref) ? 0 : CBUF_ENOTHELD;
+    if (CBUF__UNLIKELY(!cbuf__slot_of(pool, ref, number))) return CBUF_EINVAL;
+    uint64_t held = keeper->held[*number];
+    bool yes = cbuf__generation(held) == cbuf__generation(ref) && CBUF__AS(uint32_t, held);
+    return CBUF__LIKELY(yes) ? 0 : CBUF_ENOTHELD;
 }
 /* Gives back one of a keeper's references. */
 CBUF__INLINE int cbuf__give_back(cbuf_pool *pool, cbuf__keeper *keeper, cbuf_ref ref)
 {
-    uint32_t number;
+    uint32_t number, kind = cbuf__ref_kind(ref), index = cbuf__ref_index(ref);
     int error = cbuf__is_held(pool, keeper, ref, &number);
     if (CBUF__UNLIKELY(error)) return error;
-    if (--keeper->counts[number]) return 0;
-    return cbuf__clear_bit(pool, cbuf__ref_kind(ref), cbuf__ref_index(ref), keeper->bit);
+    if (CBUF__AS(uint32_t, --keeper->held[number])) return 0;
+    if (CBUF__UNLIKELY(kind == CBUF_XXL)) return cbuf__clear_bit(pool, kind, index, keeper->bit);
+    cbuf__word *state = &cbuf__slot_at(&pool->classes[kind], index)->state;
+    uint64_t before = cbuf__fetch_add_acq_rel(state, 0 - keeper->bit); /* P2 */
+    if ((before & CBUF__HOLDERS) != keeper->bit) return 0;
+    pool->classes[kind].hot = index;
+    return 1;
 }
 
 /* Moves a reference from one keeper to another, both of the calling thread, in one step: at no
@@ -446,12 +453,12 @@ CBUF__INLINE int cbuf__hand_over(
     int error = cbuf__is_held(pool, from, ref, &number);
     if (CBUF__UNLIKELY(error)) return error;
     struct cbuf__pool_slot *slot = cbuf__slot_of(pool, ref, &number);
-    uint64_t state = cbuf__load_relaxed(&slot->state);
-    uint64_t add = to->counts[number]++ ? 0 : to->bit;
-    uint64_t take = --from->counts[number] ? 0 : from->bit;
-    if (add | take)
-        while (!cbuf__compare_exchange_acq_rel(&slot->state, &state, (state | add) & ~take)) {}
-    if (CBUF__UNLIKELY(take && cbuf__ref_kind(ref) == CBUF_XXL))
+    bool first = !CBUF__AS(uint32_t, to->held[number]);
+    bool last = !CBUF__AS(uint32_t, --from->held[number]);
+    to->held[number] = first ? cbuf__free_state(ref) | 1 : to->held[number] + 1;
+    if (first || last)
+        cbuf__fetch_add_acq_rel(&slot->state, (first ? to->bit : 0) - (last ? from->bit : 0));
+    if (CBUF__UNLIKELY(last && cbuf__ref_kind(ref) == CBUF_XXL))
         cbuf__unmap_large(pool, cbuf__ref_index(ref));
     return 0;
 }
@@ -639,9 +646,9 @@ CBUF__SLOW int cbuf__join(cbuf_pool *pool, uint64_t kind, const char *name, cbuf
     keeper->index = k;
     void *counts = CBUF__AS(unsigned char *, CBUF__AS(void *, cbuf__holder_at(pool, 0))) +
         CBUF__AS(size_t, pool->max_holders) * sizeof *holder +
-        CBUF__AS(size_t, pool->slots) * 4 * k;
-    keeper->counts = CBUF__AS(uint32_t *, counts);
-    memset(counts, 0, CBUF__AS(size_t, pool->slots) * 4);
+        CBUF__AS(size_t, pool->slots) * 8 * k;
+    keeper->held = CBUF__AS(uint64_t *, counts);
+    memset(counts, 0, CBUF__AS(size_t, pool->slots) * 8);
     memcpy(text, name, length < sizeof text ? length : sizeof text - 1);
     cbuf__words_in(holder->name, text, sizeof text / 8);
 #ifndef CBUF_NO_OS
@@ -818,14 +825,15 @@ static inline int cbuf_pool_retain(cbuf_pool *pool, cbuf_ref ref)
     int error = cbuf__pool_usable(pool);
     struct cbuf__pool_slot *slot = error ? NULL : cbuf__slot_of(pool, ref, &number);
     if (CBUF__UNLIKELY(!slot)) return error ? error : CBUF_EINVAL;
+    uint64_t *held = &pool->self.held[number];
+    if (CBUF__AS(uint32_t, *held) && cbuf__generation(*held) == cbuf__generation(ref))
+        return CBUF__AS(uint32_t, *held + 1) ? (++*held, 0) : CBUF_EINVAL;
     uint64_t state = cbuf__load_relaxed(&slot->state);
     do {
         if (cbuf__generation(state) != cbuf__generation(ref)) return CBUF_ESTALE;
         if (!(state & CBUF__HOLDERS) || state & CBUF__GOING) return CBUF_ESTALE;
-        uint32_t *count = &pool->self.counts[number];
-        if (*count) return *count == UINT32_MAX ? CBUF_EINVAL : (++*count, 0);
     } while (!cbuf__compare_exchange_acq_rel(&slot->state, &state, state | pool->self.bit));
-    pool->self.counts[number] = 1;
+    *held = cbuf__free_state(ref) | 1;
     return 0;
 }
 
@@ -835,7 +843,7 @@ static inline int cbuf_pool_release(cbuf_pool *pool, cbuf_ref ref)
     if (CBUF__UNLIKELY(error)) return error;
     int last = cbuf__give_back(pool, &pool->self, ref);
     if (CBUF__UNLIKELY(cbuf__ref_kind(ref) == CBUF_XXL) && last >= 0 &&
-        !pool->self.counts[pool->classes[CBUF_XXL].first + cbuf__ref_index(ref)])
+        !CBUF__AS(uint32_t, pool->self.held[pool->classes[CBUF_XXL].first + cbuf__ref_index(ref)]))
         cbuf__unmap_large(pool, cbuf__ref_index(ref));
     return last;
 }
@@ -881,7 +889,7 @@ CBUF__SLOW int cbuf__resolve_pool(
 #endif
     f->holders_offset = sizeof(struct cbuf__pool_file);
     f->counts_offset = f->holders_offset + f->max_holders * sizeof(struct cbuf__holder);
-    uint64_t end = f->counts_offset + 4ull * f->max_holders * f->slots;
+    uint64_t end = f->counts_offset + 8ull * f->max_holders * f->slots;
     for (uint32_t i = 0; i < CBUF_POOL_CLASSES; i++) { /* XXL, which has no payloads here, first */
         cbuf__pool_region *r = &f->regions[(i + CBUF_XXL) % CBUF_POOL_CLASSES];
         r->offset = cbuf__round_up(end, CBUF__LINE);
@@ -925,7 +933,7 @@ CBUF__SLOW int cbuf__check_pool(const cbuf__pool_facts *f, uint64_t size, const 
     if (f->max_holders < 1 || f->max_holders > CBUF_MAX_HOLDERS || f->slots != slots ||
         f->holders_offset != sizeof(struct cbuf__pool_file) ||
         f->counts_offset != f->holders_offset + f->max_holders * sizeof(struct cbuf__holder) ||
-        f->counts_offset + 4ull * f->max_holders * slots > f->regions[CBUF_XXL].offset)
+        f->counts_offset + 8ull * f->max_holders * slots > f->regions[CBUF_XXL].offset)
         return CBUF_EFORMAT;
     for (uint32_t k = 0; k < CBUF_POOL_CLASSES; k++)
         if (f->regions[k].offset < f->regions[CBUF_XXL].offset) return CBUF_EFORMAT;
@@ -1279,12 +1287,13 @@ CBUF__SLOW void cbuf__recount(cbuf_pool_ring *rows)
             const struct cbuf__pool_slot *slot = cbuf__slot_of(pool, ref, &number);
             uint64_t state = slot ? cbuf__load_relaxed(&slot->state) : 0;
             if (state & self->bit && cbuf__generation(state) == cbuf__generation(ref))
-                self->counts[number]++;
+                self->held[number] =
+                    cbuf__free_state(ref) | (CBUF__AS(uint32_t, self->held[number]) + 1);
         }
     }
     for (uint32_t kind = 0; kind < CBUF_POOL_CLASSES; kind++)
         for (uint32_t i = 0; i < pool->classes[kind].count; i++)
-            if (!self->counts[pool->classes[kind].first + i])
+            if (!self->held[pool->classes[kind].first + i])
                 cbuf__clear_bit(pool, kind, i, self->bit);
 }
 
@@ -1346,6 +1355,26 @@ static inline int cbuf_pool_write(cbuf_pool_ring *rows, const void *from)
     for (uint32_t c = 0; c < columns; c++)
         if (old[c]) cbuf__give_back(rows->pool, &rows->self, old[c]);
     return result;
+}
+
+static inline int cbuf_pool_read(cbuf_pool *pool, cbuf_reader *reader, void *to, size_t offset)
+{
+    const cbuf_ring *ring = reader->ring;
+    unsigned char *row = CBUF__AS(unsigned char *, to);
+    const void *place;
+    if (offset > ring->row_bytes || ring->row_bytes - offset < sizeof(cbuf_ref)) return CBUF_EINVAL;
+    for (;;) {
+        int64_t n = cbuf_peek(reader, 1, &place);
+        if (n <= 0) return CBUF__AS(int, n);
+        cbuf__take(ring, reader->cursor, row, ring->row_bytes);
+        cbuf_ref ref = cbuf__get(row + offset);
+        bool valid = cbuf_still_valid(reader);
+        bool holds = valid && ref && cbuf_pool_retain(pool, ref) == 0;
+        if (!valid) continue; /* lapped, which the next peek counts */
+        if (!holds) memset(row + offset, 0, sizeof ref);
+        cbuf_advance(reader, 1);
+        return 1;
+    }
 }
 
 static inline void cbuf_pool_ring_close(cbuf_pool_ring *rows)
