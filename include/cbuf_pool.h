@@ -24,9 +24,9 @@
  * WHAT IS WHERE
  *
  *   /dev/shm/frames        written by all who attached
- *   +-------+---------+--------+------+-----------------------+-----------------------+----+
+ *   +-------+---------+--------+------+-----------------------+----------------------+-----
  *   | facts | holders | counts | XXL  | XS slot 0 | 1 | 2 ... | S slot 0 | 1 | 2 ... | M ...
- *   +-------+---------+--------+------+-----------------------+-----------------------+----+
+ *   +-------+---------+--------+------+-----------------------+----------------------+-----
  *    never   who they  of each         |
  *    change  are       holder          +- 64 bytes: state, length, type; then the payload
  *   /dev/shm/frames.xxl7   the payload of XXL slot 7 while it is in use
@@ -45,7 +45,7 @@
  *
  * WHAT HOLDS, AND WHAT DOES NOT
  *
- *   - The state word is the whole truth, and one compare-exchange changes it: there is no list and
+ *   - The state word is the whole truth, and one atomic operation changes it: there is no list and
  *     no count that a death could leave half done. A dead holder's bits are cleared exactly, and
  *     as often as somebody likes: by whoever attaches, by allocation when nothing is free, and by
  *     cbuf_pool_reclaim. The kernel, by the lock of an open file, says who is dead.
@@ -128,8 +128,8 @@ struct cbuf__pool_slot;
 
 typedef struct cbuf__keeper { /* a holder as its owner knows it */
     uint64_t bit;
-    uint64_t *held; /* for each slot: generation, 32 bits, and how often it is held; in the file, for
-                       nobody else's eyes */
+    uint64_t *held; /* for each slot the generation, 32 bits, and how often it is held; in the
+                       file, for nobody else's eyes */
     uint32_t index;
 } cbuf__keeper;
 
@@ -326,12 +326,12 @@ CBUF__FROZEN(sizeof(struct cbuf__holder) == 256 && sizeof(struct cbuf__pool_slot
 
 /* ========================================================================== [pool-slots] ==== */
 
-/* A slot's state. WHO MAY DO WHAT: who finds no bit in it may set its own, with the next generation,
- * and so allocates: every older ref is stale from that moment on, and while the slot was free it was
- * so for want of a bit. Who finds a bit and the generation of its ref may add its own (retain). Each
- * takes its own away, which is sure to be there and needs no look: a subtraction does. A payload is
- * filled after P1 and last read before P2, so whoever allocates next comes after all who read.
- * Going: the last holder removes an XXL payload before the slot is free; it cannot be retained. */
+/* A slot's state. WHO MAY DO WHAT: who finds no bit in it may set its own, with the next
+ * generation, and so allocates: every older ref is stale from then on, as it was while there was no
+ * bit. Who finds a bit and the generation of its ref may add its own (retain). Each takes its own
+ * away, which is sure to be there and needs no look: a subtraction does. A payload is filled after
+ * P1 and last read before P2, so whoever allocates next comes after all who read. Going: the last
+ * holder removes an XXL payload before the slot is free; it cannot be retained. */
 #define CBUF__HOLDERS 0x7fffffffu
 #define CBUF__GOING 0x80000000u
 

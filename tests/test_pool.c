@@ -705,6 +705,59 @@ static void *consume(void *argument)
     return NULL;
 }
 
+/* Under a policy that waits for readers none of the payloads is missed, however few rows and slots
+ * there are. */
+static void *read_every_payload(void *argument)
+{
+    struct consumer *c = (struct consumer *)argument;
+    struct row row;
+    while (cbuf_wait(&c->reader, 1, CBUF_FOREVER) > 0) {
+        int n = cbuf_pool_read(c->pool, &c->reader, &row, offsetof(struct row, frame));
+        c->fault |= n != 1 || !row.frame || (uint64_t)row.time != c->got;
+        if (c->fault) return NULL;
+        c->fault |= !is_row(cbuf_pool_data(c->pool, row.frame), row.size, (uint64_t)row.time);
+        c->fault |= cbuf_pool_release(c->pool, row.frame) < 0;
+        c->got++;
+    }
+    return NULL;
+}
+TEST(a_gate_that_holds_each_payload_before_it_moves_on_misses_none)
+{
+    cbuf_options options = row_options(4, CBUF_BLOCK, CBUF_NUMBERED);
+    cbuf_pool_options some = pool_options(6, 0, 0, 0, 0);
+    struct consumer consumer;
+    cbuf_pool_ring rows;
+    memset(&consumer, 0, sizeof consumer);
+    struct pools *p = open_pools(&some, 2);
+    struct pair pair;
+    open_pair(&pair, &options);
+    assert_int_equal(cbuf_pool_ring_open(&rows, p->pools, &pair.ring), 0);
+    consumer.pool = &p->pools[1];
+    assert_int_equal(cbuf_reader_open(&consumer.reader, &pair.consumer, NULL), 0);
+    assert_int_equal(cbuf_pool_read(consumer.pool, &consumer.reader, &options, 0), 0);
+    assert_int_equal(cbuf_pool_read(consumer.pool, &consumer.reader, &options,
+                         sizeof(struct row) - 7), CBUF_EINVAL);
+    assert_int_equal(pthread_create(&consumer.thread, NULL, read_every_payload, &consumer), 0);
+    uint64_t n = scaled(100000);
+    for (uint64_t k = 0; k < n; k++) {
+        struct row row = row_with(allocate(p->pools, 64), 0);
+        row.time = (int64_t)k;
+        row.size = 64;
+        fill_row(cbuf_pool_data(p->pools, row.frame), 64, k);
+        assert_int_equal(cbuf_pool_write(&rows, &row), 1);
+    }
+    cbuf__store_release(&pair.ring.file->state, CBUF__CLOSED);
+    cbuf__wake(&pair.ring.readers->rows, CBUF__FREE);
+    pthread_join(consumer.thread, NULL);
+    assert_int_equal(consumer.fault, 0);
+    assert_int_equal(consumer.got, n);
+    assert_int_equal(held(p->pools), 4);
+    cbuf_reader_close(&consumer.reader);
+    cbuf_pool_ring_drop(&rows);
+    close_pair(&pair);
+    close_pools(p);
+}
+
 TEST(publish_to_a_fast_a_slow_and_a_lapped_consumer_leaks_nothing)
 {
     cbuf_options options = row_options(16, CBUF_OVERWRITE, CBUF_NUMBERED);
@@ -772,6 +825,7 @@ int main(void)
         cmocka_unit_test(a_ring_without_refs_or_one_only_read_cannot_own),
         cmocka_unit_test(a_ring_opened_again_owns_what_its_places_say_and_no_more),
         cmocka_unit_test(threads_that_share_payloads_see_them_whole_and_leave_nothing_held),
+        cmocka_unit_test(a_gate_that_holds_each_payload_before_it_moves_on_misses_none),
         cmocka_unit_test(publish_to_a_fast_a_slow_and_a_lapped_consumer_leaks_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
