@@ -20,7 +20,13 @@ the ring was created.
     ring.schema, ring.dtype, ring.offset, ring.capacity      what numpy.memmap needs, see Ring
     ring.head, ring.oldest, ring.state, ring.epoch, ring.stats(), ring.readers()
 
-On the command line: python3 -m cbuf ls | info NAME | tail [-f] NAME | stats NAME
+Payloads of a pool (include/cbuf_pool.h), which rows name in columns of type ref:
+
+    pool = cbuf.Pool.attach("frames")
+    frame = pool.payload(row["frame"])      # a copy, or
+    with pool.retain(row["frame"]) as payload: ...      # payload.data: in place, read-only
+
+On the command line: python3 -m cbuf ls | info NAME | tail [-f] NAME | stats NAME | pool NAME
 
 WHAT IT CANNOT DO. It needs an x86-64 processor, whose loads stay in order; on others it refuses,
 for Python cannot issue the fence that they need. A follower polls: it sees rows up to a
@@ -29,13 +35,14 @@ long. The owner of a file can truncate it under a reader, who then gets SIGBUS.
 """
 from ._format import (ByteOrderError, Error, FeatureError, FormatError, Lapped, NotFound,
                       NotOpen, NotPermitted, ProcessorError, Reader, Retired, SchemaError,
-                      VersionError)
+                      Stale, VersionError)
+from ._pool import Payload, Pool
 from ._ring import Ring, Rows, View
 
 __version__ = "1.0.0"
 __all__ = ["ByteOrderError", "Error", "FeatureError", "FormatError", "Lapped", "NotFound",
-           "NotOpen", "NotPermitted", "ProcessorError", "Reader", "Retired", "Ring", "Rows",
-           "SchemaError", "VersionError", "View", "open"]
+           "NotOpen", "NotPermitted", "Payload", "Pool", "ProcessorError", "Reader", "Retired",
+           "Ring", "Rows", "SchemaError", "Stale", "VersionError", "View", "open"]
 
 
 def open(name, any_owner=False):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The command line: python3 -m cbuf ls | info | tail | stats."""
+"""The command line: python3 -m cbuf ls | info | tail | stats | pool."""
 import argparse
 import itertools
 import os
@@ -8,6 +8,7 @@ import time
 
 from . import Error, Retired, open as open_ring
 from ._format import HEADER_BYTES, MAGIC, printable
+from ._pool import Pool
 from ._ring import SHM
 
 
@@ -32,7 +33,8 @@ def _parser():
     command.set_defaults(run=_ls)
     for run, text in ((_info, "print a ring's columns and geometry"),
                       (_tail, "print a ring's last rows"),
-                      (_stats, "print a ring's counters and its registered readers")):
+                      (_stats, "print a ring's counters and its registered readers"),
+                      (_pool, "print a pool's classes, and who holds what")):
         command = commands.add_parser(run.__name__[1:], help=text)
         command.add_argument("name", help="name in %s, or an absolute path" % SHM)
         command.add_argument("--any-owner", action="store_true",
@@ -168,6 +170,24 @@ def _stats(options):
              "demoted" if reader.demoted else "yes" if reader.gate else "no",
              _time(reader.active_ns))
             for reader in readers])
+
+
+def _pool(options):
+    with Pool.attach(options.name, any_owner=options.any_owner) as pool:
+        _table([("class", "bytes", "slots", "free", "held")] + [
+            (each.name, each.bytes or "a file each", each.count, each.free, each.held)
+            for each in pool.classes()])
+        print()
+        _table([("holder", "name", "kind", "pid", "state", "payloads", "bytes")] + [
+            (each.index, each.name, "ring" if each.ring else "process", each.pid,
+             {True: "alive", False: "dead", None: "unknown"}[each.alive], each.slots, each.bytes)
+            for each in pool.holders()])
+        held = pool.held()
+        if held:
+            print()
+            _table([("ref", "class", "slot", "bytes", "type", "holders")] + [
+                ("%016x" % each.ref, each.kind, each.index, each.length, each.type,
+                 ",".join(map(str, each.holders))) for each in held])
 
 
 def _or_dash(number):
