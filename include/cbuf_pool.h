@@ -54,8 +54,8 @@
  *   - All who attach trust each other not to write into what they do not hold. A ref, an index or a
  *     length that comes from shared memory is checked before use: a damaged pool cannot make
  *     anybody read or write outside of it.
- *   - At most 31 holders. A class that has no free slot is looked through from end to end (some
- *     2 ns a slot) before allocation goes on to the next one: give it more slots than are in use.
+ *   - At most 31 holders. A class that has no free slot is looked through from end to end (1 ns
+ *     a slot) before allocation goes on to the next one: give it more slots than are in use.
  *   - A ring keeps the payloads of all its rows, so the pool needs more slots than the ring has
  *     rows. Rows with refs are written by cbuf_pool_write only, one at a time; what cbuf_write
  *     leaves behind is found when the next cbuf_pool_ring_open looks.
@@ -207,7 +207,7 @@ static inline enum cbuf_pool_class cbuf_pool_class_of(const cbuf_pool *pool, uin
 /* Takes a slot for `bytes` bytes, of their class or the next larger one that has a free slot, and
  * holds it. Its bytes are what they were. 0, with the handle in *ref; or an error, with 0 in *ref:
  * CBUF_EEMPTY if no class has a slot, CBUF_ERETIRED if the pool was removed. No system call up to
- * XL; an XXL payload is a new file, some 30 us. */
+ * XL; an XXL payload is a new file, some 20 us. */
 static inline int cbuf_pool_allocate(
     cbuf_pool *pool, uint64_t bytes, uint32_t type, cbuf_ref *ref);
 /* The same with a copy of `data` in it. */
