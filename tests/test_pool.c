@@ -330,6 +330,14 @@ TEST(a_pool_whose_facts_are_damaged_is_refused_or_harmless)
         memcpy(bytes, kept, sizeof kept);
     }
     assert_true(accepted > 0 && accepted < 10000); /* created_ns, minor, unused are free */
+    for (int kind = 0; kind < CBUF_POOL_CLASSES; kind++) { /* slots in the place of holders */
+        cbuf__pool_facts *facts = (cbuf__pool_facts *)p->memory;
+        facts->regions[kind].offset = facts->holders_offset;
+        assert_int_equal(cbuf_pool_attach_in(&other, p->memory, p->bytes, NULL), CBUF_EFORMAT);
+        facts->regions[kind].offset = facts->counts_offset + 128;
+        assert_int_equal(cbuf_pool_attach_in(&other, p->memory, p->bytes, NULL), CBUF_EFORMAT);
+        memcpy(bytes, kept, sizeof kept);
+    }
     assert_int_equal(cbuf_pool_attach_in(&other, p->memory, p->bytes - 64, NULL), CBUF_EFORMAT);
     assert_int_equal(cbuf_pool_attach_in(&other, p->memory, 100, NULL), CBUF_EFORMAT);
     close_pools(p);
@@ -711,14 +719,15 @@ static void *read_every_payload(void *argument)
 {
     struct consumer *c = (struct consumer *)argument;
     struct row row;
-    while (cbuf_wait(&c->reader, 1, CBUF_FOREVER) > 0) {
+    while (!c->fault && cbuf_wait(&c->reader, 1, CBUF_FOREVER) > 0) {
         int n = cbuf_pool_read(c->pool, &c->reader, &row, offsetof(struct row, frame));
         c->fault |= n != 1 || !row.frame || (uint64_t)row.time != c->got;
-        if (c->fault) return NULL;
+        if (c->fault) break;
         c->fault |= !is_row(cbuf_pool_data(c->pool, row.frame), row.size, (uint64_t)row.time);
         c->fault |= cbuf_pool_release(c->pool, row.frame) < 0;
         c->got++;
     }
+    cbuf_reader_close(&c->reader); /* or the producer would wait for it */
     return NULL;
 }
 TEST(a_gate_that_holds_each_payload_before_it_moves_on_misses_none)
@@ -752,7 +761,6 @@ TEST(a_gate_that_holds_each_payload_before_it_moves_on_misses_none)
     assert_int_equal(consumer.fault, 0);
     assert_int_equal(consumer.got, n);
     assert_int_equal(held(p->pools), 4);
-    cbuf_reader_close(&consumer.reader);
     cbuf_pool_ring_drop(&rows);
     close_pair(&pair);
     close_pools(p);

@@ -432,6 +432,29 @@ static int hold_and_die(void *argument)
     raise(SIGKILL);
     return 0;
 }
+static void who_joins_where_no_entry_is_free_sweeps_a_dead_one(void **state)
+{
+    (void)state;
+    struct stage *stage = new_stage();
+    cbuf_pool pool, other;
+    create(&pool, stage);
+    stage->given = new_payload(&pool, SMALL);
+    for (int k = 1; k < 8; k++) {
+        stage->rows = SMALL;
+        pid_t child = start(lend, stage);
+        await_cue(&stage->ready);
+        CHECK_IS(end_by(child, SIGKILL), -SIGKILL);
+    }
+    CHECK_IS(held(&pool), 8);
+    attach(&other, stage);
+    CHECK_IS(held(&pool), 7);
+    CHECK_IS(cbuf_pool_retain(&other, stage->given), 0); /* the last one's */
+    cbuf_pool_close(&other);
+    CHECK_IS(cbuf_pool_reclaim(&pool), 6);
+    CHECK_IS(held(&pool), 1);
+    cbuf_pool_close(&pool);
+    end_stage(stage);
+}
 static int reclaim_and_die(void *argument)
 {
     struct stage *stage = (struct stage *)argument;
@@ -696,6 +719,7 @@ int main(void)
         TEST(a_forked_child_cannot_use_the_handle),
         TEST(a_holders_entry_tells_who_it_is_what_it_holds_and_whether_it_lives),
         TEST(an_empty_pool_looks_for_the_dead_before_it_says_so),
+        TEST(who_joins_where_no_entry_is_free_sweeps_a_dead_one),
         TEST(a_holder_may_die_at_any_operation),
         TEST(who_reclaims_may_die_at_any_operation_too),
         TEST(a_pool_is_made_whole_or_not_at_all_and_removed_likewise),
