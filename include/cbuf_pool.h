@@ -111,7 +111,9 @@ typedef struct cbuf_pool_options {
     uint32_t count[CBUF_POOL_CLASSES]; /* of slots; 2,000, 1,000, 300, 60, 15, 64 XXL (the most) */
     uint32_t max_holders;       /* 1 to 31; 0: 31 */
     uint8_t existing;           /* enum cbuf_existing; CBUF_RESUME joins a pool of the same make */
-    bool group;                 /* file mode 0660; 0600 without */
+    bool group;                 /* file mode 0660; 0600 without. Of several users one cannot delete
+                                   the other's XXL payloads from a directory like /dev/shm: keep
+                                   such a pool elsewhere, or without XXL */
     cbuf_memory_options memory; /* for this process's mapping */
 } cbuf_pool_options;
 
@@ -151,7 +153,7 @@ typedef struct cbuf_pool {
     cbuf__pool_class classes[CBUF_POOL_CLASSES];
     cbuf__keeper self;
     uint32_t max_holders, slots, mine; /* slots: of all classes; mine: entries of this handle */
-    bool in_memory, any_owner, group;
+    bool in_memory, any_owner;
     int64_t reclaimed_ns;
     cbuf_ring carrier; /* of path, error text, file, mapping and the words that a fork() clears */
     cbuf__large large[CBUF_MAX_XXL];
@@ -234,7 +236,8 @@ static inline int cbuf_pool_release(cbuf_pool *pool, cbuf_ref ref);
 /* Lets the ring (opened by cbuf_create or cbuf_create_in, one producer, with 1 to 8 columns of type
  * CBUF_REF at offsets that 8 divides) be a holder of the pool. A ring that was one before, under
  * the same path, goes on: what its rows own is counted anew, and what none of them owns is given
- * back. 0 or an error, see cbuf_pool_error. `pool` and `ring` stay open and where they are. */
+ * back. 0 or an error (CBUF_EBUSY if it is open already), see cbuf_pool_error. `pool` and `ring`
+ * stay open and where they are. */
 static inline int cbuf_pool_ring_open(cbuf_pool_ring *rows, cbuf_pool *pool, cbuf_ring *ring);
 /* Writes a row like cbuf_write. Each ref in it (0: none) must be held by the pool's handle, whose
  * reference goes to the row; what the row that is overwritten owned is given back. 1; if it
@@ -524,22 +527,25 @@ CBUF__SLOW void cbuf__unmake_large(cbuf_pool *pool, uint32_t index)
 CBUF__SLOW int cbuf__make_large(cbuf_pool *pool, uint32_t index, uint64_t bytes)
 {
     struct cbuf__pool_slot *slot = cbuf__slot_at(&pool->classes[CBUF_XXL], index);
-    uint64_t size = cbuf__round_up(bytes, 4096);
+    uint64_t size = cbuf__round_up(bytes ? bytes : 1, 4096);
     void *base = NULL;
     if (pool->in_memory) {
-        if (posix_memalign(&base, CBUF__POOL_LINE, CBUF__AS(size_t, bytes)))
+        if (posix_memalign(&base, CBUF__POOL_LINE, CBUF__AS(size_t, size)))
             return cbuf__fail_with(&pool->carrier, CBUF_ENOSPACE, "an XXL payload's size", bytes,
                 "more than malloc has; XXL slots: ", pool->classes[CBUF_XXL].count);
         cbuf__store_relaxed(&slot->address, CBUF__ADDRESS(base));
     } else {
         cbuf__path path = cbuf__large_path(pool, index, "");
         cbuf__path new_path = cbuf__large_path(pool, index, ".new");
+        struct stat file;
         unlink(new_path.text);
-        int fd = cbuf__new_file(&pool->carrier, new_path.text, pool->group ? 0660 : 0600, &size);
+        bool group = !fstat(pool->carrier.fd, &file) && (file.st_mode & S_IWGRP);
+        int fd = cbuf__new_file(&pool->carrier, new_path.text, group ? 0660 : 0600, &size), error;
         if (fd < 0) return fd;
         base = cbuf__map(fd, size, true, false);
-        int error = base ? cbuf__name_file(&pool->carrier, fd, new_path.text, path.text)
-                         : cbuf__fail_errno(&pool->carrier, "mapping", errno);
+        if (!base || (group && fchown(fd, CBUF__AS(uid_t, -1), file.st_gid)))
+            error = cbuf__fail_errno(&pool->carrier, "an XXL payload", errno);
+        else error = cbuf__name_file(&pool->carrier, fd, new_path.text, path.text);
         close(fd);
         if (error && base) munmap(base, CBUF__AS(size_t, size));
         if (error) return unlink(new_path.text), error;
@@ -561,7 +567,7 @@ CBUF__SLOW void *cbuf__map_large(cbuf_pool *pool, uint32_t index)
         cbuf__path path = cbuf__large_path(pool, index, "");
         int fd = cbuf__open_owned(&pool->carrier, path.text, O_RDWR, pool->any_owner, &bytes);
         if (fd < 0) return NULL;
-        if (length && length <= bytes) base = cbuf__map(fd, bytes, true, false);
+        if (bytes && length <= bytes) base = cbuf__map(fd, bytes, true, false);
         close(fd);
     }
     cbuf__large large = { base, length, bytes, 0 };
@@ -631,6 +637,9 @@ CBUF__SLOW int cbuf__join(cbuf_pool *pool, uint64_t kind, const char *name, cbuf
     uint32_t k = 0, pass = kind == CBUF__RING ? 0 : 1;
     size_t length = strlen(name);
     while (!cbuf__enter(pool, k, order[pass], name)) {
+        const struct cbuf__holder *other = cbuf__holder_at(pool, k);
+        if (!pass && cbuf__kind_of_holder(other) == CBUF__RING && cbuf__has_name(other, name))
+            return cbuf__fail(&pool->carrier, CBUF_EBUSY, "the ring is open for refs already");
         if (++k < pool->max_holders) continue;
         k = 0;
         if (++pass == 3)
@@ -1174,7 +1183,8 @@ CBUF__SLOW int cbuf__make_pool(
 {
     cbuf_ring *carrier = &pool->carrier;
     cbuf__path new_path = cbuf__path_of(carrier, ".new");
-    int fd = cbuf__new_file(carrier, new_path.text, pool->group ? 0660 : 0600, &facts->file_bytes);
+    mode_t mode = options->group ? 0660 : 0600;
+    int fd = cbuf__new_file(carrier, new_path.text, mode, &facts->file_bytes);
     if (fd < 0) return fd;
     carrier->fd = fd;
     void *base = cbuf__map(fd, facts->file_bytes, true, options->memory.huge != 0);
@@ -1216,7 +1226,6 @@ static inline int cbuf_pool_create(cbuf_pool *pool, const cbuf_pool_options *opt
     cbuf__pool_facts facts;
     struct stat file;
     cbuf__begin_pool(pool);
-    pool->group = options->group;
     pool->carrier.options.memory = options->memory;
     int error = cbuf__set_path(&pool->carrier, options->name ? options->name : "", 0);
     if (!error && options->existing > CBUF_NEW)

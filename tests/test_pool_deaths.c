@@ -343,6 +343,69 @@ static void an_empty_pool_looks_for_the_dead_before_it_says_so(void **state)
     end_stage(stage);
 }
 
+static void a_payload_of_no_bytes_may_be_in_any_class(void **state)
+{
+    (void)state;
+    struct stage *stage = new_stage();
+    cbuf_pool pool, other;
+    cbuf_ref ref = 0;
+    create(&pool, stage);
+    attach(&other, stage);
+    for (int k = 0; k < 24 + MAX_LARGE; k++) {
+        CHECK_IS_FOR(cbuf_pool_error(&pool), cbuf_pool_allocate(&pool, 0, 1, &ref), 0);
+        CHECK_IS(cbuf_pool_retain(&other, ref), 0);
+        CHECK(cbuf_pool_data(&pool, ref) != NULL && cbuf_pool_data(&other, ref) != NULL);
+        CHECK_IS(cbuf_pool_length(&other, ref), 0);
+    }
+    cbuf_pool_close(&pool);
+    cbuf_pool_close(&other);
+    CHECK_IS(large_files(stage), 0);
+    end_stage(stage);
+}
+
+static void a_ring_is_opened_for_refs_once(void **state)
+{
+    (void)state;
+    struct stage *stage = new_stage();
+    cbuf_pool pool, other;
+    cbuf_ring ring;
+    cbuf_pool_ring rows, again;
+    create(&pool, stage);
+    attach(&other, stage);
+    produce_into(&ring, stage);
+    own_rows(&rows, &pool, &ring);
+    CHECK_IS(cbuf_pool_ring_open(&again, &pool, &ring), CBUF_EBUSY);
+    CHECK_IS(cbuf_pool_ring_open(&again, &other, &ring), CBUF_EBUSY);
+    cbuf_pool_ring_close(&rows);
+    own_rows(&again, &other, &ring);
+    cbuf_pool_ring_close(&again);
+    cbuf_close(&ring);
+    cbuf_pool_close(&other);
+    cbuf_pool_close(&pool);
+    end_stage(stage);
+}
+
+/* Who joins a group's pool makes XXL payloads for the group too. */
+static void a_groups_pool_has_payloads_for_the_group(void **state)
+{
+    (void)state;
+    struct stage *stage = new_stage();
+    cbuf_pool_options options = pool_options(stage);
+    cbuf_pool pool, other;
+    struct stat file;
+    options.group = true;
+    CHECK_IS(cbuf_pool_create(&pool, &options), 0);
+    if (geteuid() == 0) CHECK_IS(chown(file_of(stage->pool, ""), 0, 12345), 0);
+    attach(&other, stage);
+    new_payload(&other, LARGE);
+    CHECK_IS(stat(file_of(stage->pool, ".xxl0"), &file), 0);
+    CHECK_IS(file.st_mode & 0777, 0660);
+    if (geteuid() == 0) CHECK_IS(file.st_gid, 12345);
+    cbuf_pool_close(&other);
+    cbuf_pool_close(&pool);
+    end_stage(stage);
+}
+
 /* ---- deaths at every operation ---- */
 
 /* Takes, keeps and gives back payloads of every kind, and lets rows own some. */
@@ -719,6 +782,9 @@ int main(void)
         TEST(a_forked_child_cannot_use_the_handle),
         TEST(a_holders_entry_tells_who_it_is_what_it_holds_and_whether_it_lives),
         TEST(an_empty_pool_looks_for_the_dead_before_it_says_so),
+        TEST(a_payload_of_no_bytes_may_be_in_any_class),
+        TEST(a_ring_is_opened_for_refs_once),
+        TEST(a_groups_pool_has_payloads_for_the_group),
         TEST(who_joins_where_no_entry_is_free_sweeps_a_dead_one),
         TEST(a_holder_may_die_at_any_operation),
         TEST(who_reclaims_may_die_at_any_operation_too),
