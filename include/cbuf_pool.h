@@ -859,13 +859,30 @@ static inline int cbuf_pool_release(cbuf_pool *pool, cbuf_ref ref)
 
 /* =========================================================================== [pool-make] ==== */
 
+/* A class as the options want it, or with the defaults; `before`: the size of the one before. */
+CBUF__SLOW int cbuf__resolve_class(cbuf_pool *pool, const cbuf_pool_options *options, uint32_t k,
+    uint64_t before, cbuf__pool_region *r)
+{
+    static const uint32_t bytes[] = { 64, 256, 1024, 4096, 16384, 0 };
+    static const uint32_t counts[] = { 2000, 1000, 300, 60, 15, CBUF_MAX_XXL };
+    uint32_t most = k == CBUF_XXL ? CBUF_MAX_XXL : CBUF_MAX_SLOTS, given = 0;
+    for (uint32_t i = 0; i < CBUF_POOL_CLASSES; i++) given |= options->count[i];
+    r->count = given ? options->count[k] : counts[k];
+    r->bytes = k < CBUF_XXL && options->bytes[k] ? options->bytes[k] : bytes[k];
+    if (r->count > most)
+        return cbuf__fail_with(&pool->carrier, CBUF_EINVAL, "a class's count", r->count,
+            "the limit is ", most);
+    if (k < CBUF_XXL && (r->bytes <= before || r->bytes > CBUF_MAX_SLOT_BYTES))
+        return cbuf__fail_with(&pool->carrier, CBUF_EINVAL, "a class's size", r->bytes,
+            "it must be at most 2^30 and more than the one before, ", before);
+    r->bytes = cbuf__round_up(r->bytes, CBUF__POOL_LINE);
+    r->stride = CBUF__AS(uint32_t, sizeof(struct cbuf__pool_slot) + r->bytes);
+    return 0;
+}
 /* Checks the options against the limits, puts the defaults in, and finds where everything goes. */
 CBUF__SLOW int cbuf__resolve_pool(
     cbuf_pool *pool, const cbuf_pool_options *options, uint64_t page, cbuf__pool_facts *f)
 {
-    static const uint32_t bytes[] = { 64, 256, 1024, 4096, 16384 };
-    static const uint32_t counts[] = { 2000, 1000, 300, 60, 15, CBUF_MAX_XXL };
-    uint64_t given = 0, before = 0;
     memset(f, 0, sizeof *f);
     memcpy(f->magic, CBUF__MAGIC_POOL, 8);
     f->byte_order = CBUF__BYTE_ORDER;
@@ -875,22 +892,11 @@ CBUF__SLOW int cbuf__resolve_pool(
     if (f->max_holders > CBUF_MAX_HOLDERS)
         return cbuf__fail_with(&pool->carrier, CBUF_EINVAL, "max_holders", f->max_holders,
             "the limit is ", CBUF_MAX_HOLDERS);
-    for (uint32_t k = 0; k < CBUF_POOL_CLASSES; k++) given |= options->count[k];
     for (uint32_t k = 0; k < CBUF_POOL_CLASSES; k++) {
-        cbuf__pool_region *r = &f->regions[k];
-        uint32_t most = k == CBUF_XXL ? CBUF_MAX_XXL : CBUF_MAX_SLOTS;
-        r->count = given ? options->count[k] : counts[k];
-        if (k < CBUF_XXL) r->bytes = options->bytes[k] ? options->bytes[k] : bytes[k];
-        if (r->count > most)
-            return cbuf__fail_with(&pool->carrier, CBUF_EINVAL, "a class's count", r->count,
-                "the limit is ", most);
-        if (k < CBUF_XXL && (r->bytes <= before || r->bytes > CBUF_MAX_SLOT_BYTES))
-            return cbuf__fail_with(&pool->carrier, CBUF_EINVAL, "a class's size", r->bytes,
-                "it must be at most 2^30 and more than the one before, ", before);
-        r->bytes = cbuf__round_up(r->bytes, CBUF__POOL_LINE);
-        before = r->bytes;
-        r->stride = CBUF__AS(uint32_t, sizeof(struct cbuf__pool_slot) + r->bytes);
-        f->slots += r->count;
+        uint64_t before = k ? f->regions[k - 1].bytes : 0;
+        int error = cbuf__resolve_class(pool, options, k, before, &f->regions[k]);
+        if (error) return error;
+        f->slots += f->regions[k].count;
     }
 #ifdef CBUF_NO_OS
     f->slots -= f->regions[CBUF_XXL].count;

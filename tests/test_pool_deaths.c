@@ -185,7 +185,7 @@ static void a_payload_is_the_same_in_every_process_and_outlives_who_made_it(void
     end_stage(stage);
 }
 
-static void a_pool_is_joined_refused_or_replaced_as_the_options_say(void **state)
+static void a_pool_is_joined_or_refused_as_the_options_say(void **state)
 {
     (void)state;
     struct stage *stage = new_stage();
@@ -226,7 +226,19 @@ static void a_pool_is_joined_refused_or_replaced_as_the_options_say(void **state
     cbuf_pool_close(&first);
     check_payload(&second, ref);
     cbuf_pool_close(&second);
-    options = pool_options(stage);
+    end_stage(stage);
+}
+
+static void a_pool_that_nobody_uses_is_replaced_and_removed_with_its_files(void **state)
+{
+    (void)state;
+    struct stage *stage = new_stage();
+    cbuf_pool_options options = pool_options(stage);
+    struct stat file;
+    cbuf_pool first, second;
+    create(&first, stage);
+    new_payload(&first, LARGE);
+    cbuf_pool_close(&first);
     options.existing = CBUF_REPLACE;
     options.group = true;
     options.count[CBUF_XS] = 7;
@@ -777,7 +789,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(a_payload_is_the_same_in_every_process_and_outlives_who_made_it),
-        TEST(a_pool_is_joined_refused_or_replaced_as_the_options_say),
+        TEST(a_pool_is_joined_or_refused_as_the_options_say),
+        TEST(a_pool_that_nobody_uses_is_replaced_and_removed_with_its_files),
         TEST(what_is_no_pool_is_refused_and_left_alone),
         TEST(a_forked_child_cannot_use_the_handle),
         TEST(a_holders_entry_tells_who_it_is_what_it_holds_and_whether_it_lives),
