@@ -24,11 +24,14 @@ UNUSED static struct shared *shared; /* [2]; channel 1 is the way back of a roun
 #ifdef CAN_LIMITS
 #include "limits.h"
 #endif
+#ifdef CAN_POOL
+#include "pool.h"
+#endif
 
 enum { NOT_FOR_ME = 77 };
 
 /* Whether this program has all that the options ask for. */
-static bool can_do(UNUSED bool batches)
+UNUSED static bool can_do(UNUSED bool batches)
 {
 #ifndef CAN_IN_PLACE
     if (setup.in_place) return false;
@@ -57,6 +60,9 @@ static bool can_do(UNUSED bool batches)
     return true;
 }
 
+#ifdef CAN_POOL /* and nothing else */
+static bool run_shape(const char *shape) { return pool_run(shape); }
+#else
 static bool run_shape(const char *shape)
 {
     UNUSED int channels = strcmp(shape, "pingpong") ? 1 : 2;
@@ -97,6 +103,7 @@ static bool run_shape(const char *shape)
 #endif
     return true;
 }
+#endif
 
 /* The processors of this process, of which sides 0 and 1 get the first two. */
 static void find_cpus(void)

@@ -147,37 +147,42 @@ extern "C++" {
  * read" is 0. */
 #define CBUF_ERRORS(X)                                                                             \
     X(CBUF_EINVAL, -1, "an argument or option is out of range")                                    \
-    X(CBUF_ENOENT, -2, "there is no such ring")                                                    \
-    X(CBUF_EEXIST, -3, "a ring of that name exists")                                               \
+    X(CBUF_ENOENT, -2, "there is no such ring or pool")                                            \
+    X(CBUF_EEXIST, -3, "a ring or pool of that name exists")                                       \
     X(CBUF_EACCES, -4, "not permitted, or not owned by the expected user")                         \
     X(CBUF_EBUSY, -5, "another producer has the ring")                                             \
-    X(CBUF_EFORMAT, -6, "not a ring, or a damaged one")                                            \
+    X(CBUF_EFORMAT, -6, "not what it should be, or damaged")                                       \
     X(CBUF_EVERSION, -7, "written in a newer format than this program knows")                      \
     X(CBUF_EFEATURE, -8, "uses a feature that this program does not know")                         \
     X(CBUF_EBYTEORDER, -9, "written on a machine with the other byte order")                       \
     X(CBUF_ESCHEMA, -10, "the schema is not valid")                                                \
-    X(CBUF_EMISMATCH, -11, "the existing ring has another schema, size or option")                 \
-    X(CBUF_ENOSPACE, -12, "no space left for the ring")                                            \
+    X(CBUF_EMISMATCH, -11, "the existing one has another schema, size or option")                  \
+    X(CBUF_ENOSPACE, -12, "no space left")                                                         \
     X(CBUF_EMEMORY, -13, "a required memory property was not obtained")                            \
     X(CBUF_ETIMEDOUT, -14, "the time is over, and nothing was written")                            \
-    X(CBUF_ERETIRED, -15, "the ring was removed or replaced; attach again")                        \
+    X(CBUF_ERETIRED, -15, "it was removed or replaced; attach again")                              \
     X(CBUF_ECLOSED, -16, "the producer closed the ring, and everything in it was read")            \
     X(CBUF_EFORKED, -17, "this handle belongs to the parent process")                              \
     X(CBUF_EROLE, -18, "only the producer may do that")                                            \
     X(CBUF_EROWSIZE, -19, "the row size differs from the ring's")                                  \
     X(CBUF_ELAYOUT, -20, "rows carry their number in the struct's padding: use in_place")          \
-    X(CBUF_ESLOTS, -21, "all slots of readers, or of producers, are taken")                        \
+    X(CBUF_ESLOTS, -21, "all slots for readers, producers or holders are taken")                   \
     X(CBUF_ENOTOPEN, -22, "the handle is not open")                                                \
     X(CBUF_ESYSTEM, -23, "a system call failed")                                                   \
     X(CBUF_ENOSPILL, -24, "the ring is full, or has spilled, and no log is open: cbuf_log_open")   \
-    X(CBUF_ELOGGED, -25, "rows of a ring with a log are written by copy, not claimed")
+    X(CBUF_ELOGGED, -25, "rows of a ring with a log are written by copy, not claimed")             \
+    X(CBUF_ESTALE, -40, "the payload is gone: all who held it gave it back")                       \
+    X(CBUF_ENOTHELD, -41, "not held by this handle; was it given back twice?")                     \
+    X(CBUF_EEMPTY, -42, "no slot of the pool is free")                                             \
+    X(CBUF_EINUSE, -43, "others use it")
 #define CBUF__ENUMERATE(name, value, text) name = value,
 enum cbuf_error_code { CBUF_ERRORS(CBUF__ENUMERATE) CBUF_OK = 0 };
 #undef CBUF__ENUMERATE
 static inline const char *cbuf_strerror(int64_t code); /* "no error" for 0 and above */
 
 /* A column type is a kind and a size in bytes. Named in the schema int8..int64, uint8..uint64,
- * float32, float64, bool, timestamp[ns] (int64 since 1970 UTC), S<n> (n bytes of text). */
+ * float32, float64, bool, timestamp[ns] (int64 since 1970 UTC), S<n> (n bytes of text), ref (a
+ * payload in a pool, see cbuf_pool.h). */
 #define CBUF__KIND(kind) ((kind) << 24)
 enum cbuf_type {
     CBUF_INT8 = CBUF__KIND(1) | 1,
@@ -191,7 +196,8 @@ enum cbuf_type {
     CBUF_FLOAT32 = CBUF__KIND(3) | 4,
     CBUF_FLOAT64 = CBUF__KIND(3) | 8,
     CBUF_BOOL = CBUF__KIND(4) | 1,
-    CBUF_TIMESTAMP_NS = CBUF__KIND(5) | 8
+    CBUF_TIMESTAMP_NS = CBUF__KIND(5) | 8,
+    CBUF_REF = CBUF__KIND(7) | 8
 };
 #define CBUF_BYTES(n) (CBUF__KIND(6) | (n))
 #define CBUF_TYPE_BYTES(type) ((type) & 0xffffffu) /* the size of a value of that type */
@@ -2242,9 +2248,10 @@ CBUF__SLOW int cbuf__fail_with(cbuf_ring *ring, int code, const char *what, uint
 
 CBUF__SLOW void cbuf__say_type(cbuf__text *text, uint32_t type)
 {
-    static const char *const kinds[] = { "", "int", "uint", "float", "bool", "timestamp[ns]", "S" };
+    static const char *const kinds[] = { "", "int", "uint", "float", "bool", "timestamp[ns]", "S",
+        "ref" };
     uint32_t kind = type >> 24, bytes = CBUF_TYPE_BYTES(type);
-    if (kind == 4 || kind == 5) cbuf__say(text, kinds[kind]);
+    if (kind == 4 || kind == 5 || kind == 7) cbuf__say(text, kinds[kind]);
     else cbuf__say_number(text, kinds[kind], kind == 6 ? bytes : 8 * bytes);
 }
 
@@ -2255,14 +2262,14 @@ CBUF__SLOW bool cbuf__is_type(uint32_t type)
     return (kind == 1 || kind == 2) ? power
         : kind == 3 ? bytes == 4 || bytes == 8
         : kind == 6 ? bytes >= 1 && bytes <= CBUF_MAX_ROW_BYTES
-                    : type == CBUF_BOOL || type == CBUF_TIMESTAMP_NS;
+                    : type == CBUF_BOOL || type == CBUF_TIMESTAMP_NS || type == CBUF_REF;
 }
 
 /* The type of that name, or 0. */
 CBUF__SLOW uint32_t cbuf__type_of(const char *name)
 {
     char known[24];
-    for (uint32_t kind = 1; kind < 6; kind++) {
+    for (uint32_t kind = 1; kind < 8; kind += kind == 5 ? 2 : 1) {
         for (uint32_t bytes = 1; bytes <= 8; bytes *= 2) {
             cbuf__text text = { known, known + sizeof known, false };
             uint32_t type = kind << 24 | bytes;

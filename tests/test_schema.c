@@ -159,7 +159,8 @@ TEST(every_type_has_its_name)
         { CBUF_INT64, "int64" }, { CBUF_UINT8, "uint8" }, { CBUF_UINT16, "uint16" },
         { CBUF_UINT32, "uint32" }, { CBUF_UINT64, "uint64" }, { CBUF_FLOAT32, "float32" },
         { CBUF_FLOAT64, "float64" }, { CBUF_BOOL, "bool" }, { CBUF_TIMESTAMP_NS, "timestamp[ns]" },
-        { CBUF_BYTES(1), "S1" }, { CBUF_BYTES(16), "S16" }, { CBUF_BYTES(1u << 20), "S1048576" } };
+        { CBUF_REF, "ref" }, { CBUF_BYTES(1), "S1" }, { CBUF_BYTES(16), "S16" },
+        { CBUF_BYTES(1u << 20), "S1048576" } };
     for (size_t k = 0; k < COUNT_OF(types); k++) {
         char text[128], name[32];
         cbuf__text out = { name, name + sizeof name, false };

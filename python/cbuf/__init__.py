@@ -22,7 +22,15 @@ the ring was created.
 
     cbuf.read_log(path)    the rows of a spill's file or of a log of every row, checked
 
-On the command line: python3 -m cbuf ls | info NAME | tail [-f] NAME | stats NAME | log FILE
+Payloads of a pool (include/cbuf_pool.h), which rows name in columns of type ref:
+
+    pool = cbuf.Pool.attach("frames")
+    frame = pool.payload(row["frame"])      # a copy, or
+    with pool.retain(row["frame"]) as payload: ...      # payload.data: in place, read-only
+
+On the command line: python3 -m cbuf ls | info NAME | tail [-f] NAME | stats NAME | log FILE |
+pool NAME
+
 
 WHAT IT CANNOT DO. It needs an x86-64 processor, whose loads stay in order; on others it refuses,
 for Python cannot issue the fence that they need. A follower polls: it sees rows up to a
@@ -31,14 +39,15 @@ long. The owner of a file can truncate it under a reader, who then gets SIGBUS.
 """
 from ._format import (ByteOrderError, Error, FeatureError, FormatError, Lapped, NotFound,
                       NotOpen, NotPermitted, ProcessorError, Reader, Retired, SchemaError,
-                      VersionError)
+                      Stale, VersionError)
 from ._log import Log, read_log
+from ._pool import Payload, Pool
 from ._ring import Ring, Rows, View
 
 __version__ = "1.0.0"
-__all__ = ["ByteOrderError", "Error", "FeatureError", "FormatError", "Lapped", "Log",
-           "NotFound", "NotOpen", "NotPermitted", "ProcessorError", "Reader", "Retired", "Ring", "Rows",
-           "SchemaError", "VersionError", "View", "open", "read_log"]
+__all__ = ["ByteOrderError", "Error", "FeatureError", "FormatError", "Lapped", "Log", "NotFound",
+           "NotOpen", "NotPermitted", "Payload", "Pool", "ProcessorError", "Reader", "Retired",
+           "Ring", "Rows", "SchemaError", "Stale", "VersionError", "View", "open", "read_log"]
 
 
 def open(name, any_owner=False):

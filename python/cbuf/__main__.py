@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The command line: python3 -m cbuf ls | info | tail | stats | log."""
+"""The command line: python3 -m cbuf ls | info | tail | stats | log | pool."""
 import argparse
 import itertools
 import os
@@ -10,6 +10,7 @@ import numpy as np
 
 from . import Error, Retired, open as open_ring, read_log
 from ._format import HEADER_BYTES, MAGIC, printable
+from ._pool import Pool
 from ._ring import SHM
 
 
@@ -34,7 +35,8 @@ def _parser():
     command.set_defaults(run=_ls)
     for run, text in ((_info, "print a ring's columns and geometry"),
                       (_tail, "print a ring's last rows"),
-                      (_stats, "print a ring's counters and its registered readers")):
+                      (_stats, "print a ring's counters and its registered readers"),
+                      (_pool, "print a pool's classes, and who holds what")):
         command = commands.add_parser(run.__name__[1:], help=text)
         command.add_argument("name", help="name in %s, or an absolute path" % SHM)
         command.add_argument("--any-owner", action="store_true",
@@ -194,6 +196,24 @@ def _log(options):
     if log.cut:
         sys.stdout.flush()
         sys.exit(1)
+
+
+def _pool(options):
+    with Pool.attach(options.name, any_owner=options.any_owner) as pool:
+        _table([("class", "bytes", "slots", "free", "held")] + [
+            (each.name, each.bytes or "a file each", each.count, each.free, each.held)
+            for each in pool.classes()])
+        print()
+        _table([("holder", "name", "kind", "pid", "state", "payloads", "bytes")] + [
+            (each.index, each.name, "ring" if each.ring else "process", each.pid,
+             {True: "alive", False: "dead", None: "unknown"}[each.alive], each.slots, each.bytes)
+            for each in pool.holders()])
+        held = pool.held()
+        if held:
+            print()
+            _table([("ref", "class", "slot", "bytes", "type", "holders")] + [
+                ("%016x" % each.ref, each.kind, each.index, each.length, each.type,
+                 ",".join(map(str, each.holders))) for each in held])
 
 
 def _or_dash(number):

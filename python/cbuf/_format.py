@@ -91,6 +91,10 @@ class Lapped(Error, IndexError):
         return self.args[0]
 
 
+class Stale(Error, LookupError):
+    """The payload is gone: all who held it gave it back."""
+
+
 class Retired(Error):
     """The ring was removed or replaced while it was open, and all that was in it is read."""
 
@@ -103,7 +107,8 @@ FACTS = struct.Struct("=8sIHH6Q10Iq")
 
 _TYPES = {"int8": "i1", "int16": "i2", "int32": "i4", "int64": "i8",
           "uint8": "u1", "uint16": "u2", "uint32": "u4", "uint64": "u8",
-          "float32": "f4", "float64": "f8", "bool": "?", "timestamp[ns]": "M8[ns]"}
+          "float32": "f4", "float64": "f8", "bool": "?", "timestamp[ns]": "M8[ns]",
+          "ref": "u8"}
 
 
 def _within(path, what, value, low, high):

@@ -16,7 +16,7 @@ HEAD, RESERVE, STATE, EPOCH, PID = 256, 384, 512, 520, 528
 DROPPED = 640
 SPILL_END = 672
 SIZES = {"int8": 1, "int16": 2, "int32": 4, "int64": 8, "uint8": 1, "uint16": 2, "uint32": 4, "uint64": 8,
-         "float32": 4, "float64": 8, "bool": 1, "timestamp[ns]": 8}
+         "float32": 4, "float64": 8, "bool": 1, "timestamp[ns]": 8, "ref": 8}
 
 # The kinds of rows that there are: dense; numbered with the number behind the row; numbered with the
 # number in the row's own padding.

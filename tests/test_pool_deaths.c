@@ -1,0 +1,811 @@
+/*
+ * test_pool_deaths.c - pools in files: processes that share one, and those that die at every
+ * operation, at random ones, at random moments. What holds for those who live on: what the dead
+ * held is free again and nothing else is; no payload changes under who holds it; free + held is all
+ * there is.
+ *
+ * CBUF_POOL_KILLS (environment): how many random deaths there are; 300 if it is not set.
+ */
+#define CBUF_ACCESS_HEADER "kill_access.h"
+#include "process.h"
+
+#include <cbuf_pool.h>
+
+enum { SMALL = 40, LARGE = 5000, MAX_LARGE = 3, ROWS = 8 }; /* bytes of XS, of XXL payloads */
+
+/* ---- payloads that tell whether they are whole, and whose they are ---- */
+
+static void fill(void *to, uint64_t bytes, uint64_t seed)
+{
+    unsigned char *at = (unsigned char *)to;
+    for (uint64_t k = 0; k < bytes; k++) at[k] = (unsigned char)((seed >> 32) * 31 + seed + k);
+}
+static bool is_filled(const void *from, uint64_t bytes, uint64_t seed)
+{
+    const unsigned char *at = (const unsigned char *)from;
+    for (uint64_t k = 0; k < bytes; k++)
+        if (at[k] != (unsigned char)((seed >> 32) * 31 + seed + k)) return false;
+    return true;
+}
+static void check_payload(cbuf_pool *pool, cbuf_ref ref)
+{
+    uint64_t bytes = cbuf_pool_length(pool, ref);
+    CHECK(bytes == SMALL || bytes == LARGE);
+    CHECK(cbuf_pool_data(pool, ref) != NULL);
+    CHECK_FOR("a payload changed under its holder",
+        is_filled(cbuf_pool_data(pool, ref), bytes, ref));
+}
+static int try_payload(cbuf_pool *pool, uint64_t bytes, cbuf_ref *ref)
+{
+    int error = cbuf_pool_allocate(pool, bytes, 1, ref);
+    CHECK_FOR(cbuf_pool_error(pool), error == 0 || error == CBUF_EEMPTY);
+    if (!error) fill(cbuf_pool_data(pool, *ref), bytes, *ref);
+    return error;
+}
+static cbuf_ref new_payload(cbuf_pool *pool, uint64_t bytes)
+{
+    cbuf_ref ref;
+    CHECK_IS_FOR(cbuf_pool_error(pool), try_payload(pool, bytes, &ref), 0);
+    return ref;
+}
+
+/* ---- what the processes of a test share ---- */
+
+typedef struct payload_row {
+    uint64_t number;
+    cbuf_ref payload;
+} payload_row;
+static const cbuf_column columns[] = { CBUF_COLUMN(payload_row, number),
+    CBUF_COLUMN_AS(payload_row, payload, CBUF_REF) };
+
+struct stage {
+    char pool[64], ring[64], path[128];
+    uint64_t countdown, seed, done, rows;
+    cbuf_ref given; /* to the child */
+    int act;
+    struct cue ready, go;
+};
+static struct stage *new_stage(void)
+{
+    struct stage *stage = (struct stage *)shared_memory(sizeof *stage);
+    snprintf(stage->pool, sizeof stage->pool, "%s", new_name());
+    snprintf(stage->ring, sizeof stage->ring, "%s", new_name());
+    stage->ready = new_cue();
+    stage->go = new_cue();
+    return stage;
+}
+static void end_stage(struct stage *stage)
+{
+    end_cue(&stage->ready);
+    end_cue(&stage->go);
+    munmap(stage, sizeof *stage);
+}
+static cbuf_pool_options pool_options(const struct stage *stage)
+{
+    cbuf_pool_options options;
+    memset(&options, 0, sizeof options);
+    options.name = stage->pool;
+    options.holder = "test";
+    options.count[CBUF_XS] = 24;
+    options.count[CBUF_XXL] = MAX_LARGE;
+    for (uint32_t k = 1; k < CBUF_XXL; k++) options.bytes[k] = 64 + 64 * k;
+    options.max_holders = 8;
+    return options;
+}
+static void create(cbuf_pool *pool, const struct stage *stage)
+{
+    cbuf_pool_options options = pool_options(stage);
+    int error = cbuf_pool_create(pool, &options);
+    CHECK_IS_FOR(cbuf_pool_error(pool), error, 0);
+}
+static void attach(cbuf_pool *pool, const struct stage *stage)
+{
+    int error = cbuf_pool_attach(pool, stage->pool, NULL);
+    CHECK_IS_FOR(cbuf_pool_error(pool), error, 0);
+}
+static cbuf_options ring_options(const struct stage *stage)
+{
+    cbuf_options options;
+    memset(&options, 0, sizeof options);
+    options.name = stage->ring;
+    options.capacity = ROWS;
+    options.columns = columns;
+    options.column_count = 2;
+    options.row_bytes = sizeof(payload_row);
+    return options;
+}
+static void produce_into(cbuf_ring *ring, const struct stage *stage)
+{
+    cbuf_options options = ring_options(stage);
+    int error = cbuf_create(ring, &options);
+    CHECK_IS_FOR(cbuf_error(ring), error, 0);
+}
+static void own_rows(cbuf_pool_ring *rows, cbuf_pool *pool, cbuf_ring *ring)
+{
+    int error = cbuf_pool_ring_open(rows, pool, ring);
+    CHECK_IS_FOR(cbuf_pool_error(pool), error, 0);
+}
+/* Slots that somebody holds; free + held = all. */
+static uint64_t held(const cbuf_pool *pool)
+{
+    uint64_t all = 0;
+    for (int kind = 0; kind < CBUF_POOL_CLASSES; kind++) {
+        cbuf_pool_stats stats;
+        CHECK_IS(cbuf_pool_stats_get(pool, (enum cbuf_pool_class)kind, &stats), 0);
+        CHECK_IS(stats.free + stats.held, stats.count);
+        all += stats.held;
+    }
+    return all;
+}
+static uint64_t large_files(const struct stage *stage)
+{
+    uint64_t n = 0;
+    char suffix[16];
+    for (int k = 0; k < MAX_LARGE; k++) {
+        snprintf(suffix, sizeof suffix, ".xxl%d", k);
+        n += access(file_of(stage->pool, suffix), F_OK) == 0;
+    }
+    return n;
+}
+
+/* ---- files ---- */
+
+static int lend(void *argument)
+{
+    struct stage *stage = (struct stage *)argument;
+    cbuf_pool pool;
+    attach(&pool, stage);
+    stage->given = new_payload(&pool, stage->rows);
+    give_cue(&stage->ready);
+    await_cue(&stage->go);
+    cbuf_pool_close(&pool);
+    return 0;
+}
+static void a_payload_is_the_same_in_every_process_and_outlives_who_made_it(void **state)
+{
+    (void)state;
+    struct stage *stage = new_stage();
+    cbuf_pool pool;
+    create(&pool, stage);
+    for (stage->rows = SMALL; stage->rows <= LARGE; stage->rows += LARGE - SMALL) {
+        pid_t child = start(lend, stage);
+        await_cue(&stage->ready);
+        CHECK(cbuf_pool_data(&pool, stage->given) == NULL);
+        CHECK_IS(cbuf_pool_retain(&pool, stage->given), 0);
+        check_payload(&pool, stage->given);
+        give_cue(&stage->go);
+        CHECK_IS(finish(child), 0);
+        check_payload(&pool, stage->given);
+        CHECK_IS(held(&pool), 1);
+        CHECK_IS(large_files(stage), stage->rows == LARGE);
+        CHECK_IS(cbuf_pool_release(&pool, stage->given), 1);
+        CHECK_IS(large_files(stage), 0);
+    }
+    cbuf_pool_close(&pool);
+    end_stage(stage);
+}
+
+static void a_pool_is_joined_or_refused_as_the_options_say(void **state)
+{
+    (void)state;
+    struct stage *stage = new_stage();
+    cbuf_pool_options options = pool_options(stage);
+    static struct traces before;
+    cbuf_pool first, second;
+    traces_now(&before);
+    CHECK_IS(cbuf_pool_attach(&first, stage->pool, NULL), CBUF_ENOENT);
+    CHECK(strstr(cbuf_pool_error(&first), stage->pool) != NULL);
+    CHECK_IS(cbuf_pool_attach(&first, "a/b", NULL), CBUF_EINVAL);
+    CHECK_IS(cbuf_pool_remove(stage->pool), CBUF_ENOENT);
+    check_traces(&before, 64, "no such pool");
+    create(&first, stage);
+    struct stat file;
+    CHECK_IS(stat(file_of(stage->pool, ""), &file), 0);
+    CHECK_IS(file.st_mode & 0777, 0600);
+    cbuf_ref ref = new_payload(&first, LARGE);
+    traces_now(&before);
+    options.existing = CBUF_NEW;
+    CHECK_IS(cbuf_pool_create(&second, &options), CBUF_EEXIST);
+    options.existing = CBUF_REPLACE;
+    CHECK_IS(cbuf_pool_create(&second, &options), CBUF_EINUSE);
+    CHECK(strstr(cbuf_pool_error(&second), "living holder") != NULL);
+    options.existing = 9;
+    CHECK_IS(cbuf_pool_create(&second, &options), CBUF_EINVAL);
+    options = pool_options(stage);
+    options.count[CBUF_XS]++;
+    CHECK_IS(cbuf_pool_create(&second, &options), CBUF_EMISMATCH);
+    CHECK(strstr(cbuf_pool_error(&second), "is 24, wanted is 25") != NULL);
+    options = pool_options(stage);
+    options.max_holders--;
+    CHECK_IS(cbuf_pool_create(&second, &options), CBUF_EMISMATCH);
+    CHECK_IS(cbuf_pool_remove(stage->pool), CBUF_EINUSE);
+    check_traces(&before, 256, "refused");
+    create(&second, stage); /* of the same make: joins */
+    CHECK_IS(cbuf_pool_retain(&second, ref), 0);
+    check_payload(&second, ref);
+    cbuf_pool_close(&first);
+    check_payload(&second, ref);
+    cbuf_pool_close(&second);
+    end_stage(stage);
+}
+
+static void a_pool_that_nobody_uses_is_replaced_and_removed_with_its_files(void **state)
+{
+    (void)state;
+    struct stage *stage = new_stage();
+    cbuf_pool_options options = pool_options(stage);
+    struct stat file;
+    cbuf_pool first, second;
+    create(&first, stage);
+    new_payload(&first, LARGE);
+    cbuf_pool_close(&first);
+    options.existing = CBUF_REPLACE;
+    options.group = true;
+    options.count[CBUF_XS] = 7;
+    CHECK_IS(cbuf_pool_create(&second, &options), 0);
+    CHECK_IS(stat(file_of(stage->pool, ""), &file), 0);
+    CHECK_IS(file.st_mode & 0777, 0660);
+    new_payload(&second, LARGE);
+    cbuf_pool_close(&second);
+    CHECK_IS(cbuf_pool_remove(stage->pool), 0);
+    CHECK(access(file_of(stage->pool, ""), F_OK) != 0);
+    CHECK(access(file_of(stage->pool, ".lock"), F_OK) != 0);
+    end_stage(stage);
+}
+
+static void what_is_no_pool_is_refused_and_left_alone(void **state)
+{
+    (void)state;
+    struct stage *stage = new_stage();
+    cbuf_pool_options options = pool_options(stage);
+    cbuf_pool pool;
+    cbuf_ring ring;
+    produce_into(&ring, stage);
+    cbuf_close(&ring);
+    options.name = stage->ring;
+    options.existing = CBUF_REPLACE;
+    CHECK_IS(cbuf_pool_attach(&pool, stage->ring, NULL), CBUF_EFORMAT);
+    CHECK_IS(cbuf_pool_create(&pool, &options), CBUF_EFORMAT);
+    CHECK_IS(cbuf_pool_remove(stage->ring), CBUF_EFORMAT);
+    CHECK_IS(cbuf_attach(&ring, stage->ring, NULL), 0);
+    cbuf_close(&ring);
+    create(&pool, stage);
+    CHECK_IS(cbuf_attach(&ring, stage->pool, NULL), CBUF_EFORMAT);
+    cbuf_pool_close(&pool);
+    CHECK_IS(truncate(file_of(stage->pool, ""), 5000), 0);
+    CHECK_IS(cbuf_pool_attach(&pool, stage->pool, NULL), CBUF_EFORMAT);
+    CHECK_IS(mkdir(file_of(stage->pool, "d"), 0700), 0);
+    CHECK_IS(cbuf_pool_attach(&pool, file_of(stage->pool, "d"), NULL), CBUF_ESYSTEM);
+    CHECK_IS(symlink(stage->pool, file_of(stage->pool, "s")), 0);
+    CHECK_IS(cbuf_pool_attach(&pool, file_of(stage->pool, "s"), NULL), CBUF_EACCES);
+    end_stage(stage);
+}
+
+static int use_parents_handle(void *argument)
+{
+    cbuf_pool *pool = (cbuf_pool *)argument;
+    cbuf_ref ref;
+    CHECK_IS(cbuf_pool_allocate(pool, 1, 0, &ref), CBUF_EFORKED);
+    CHECK_IS(cbuf_pool_retain(pool, 1), CBUF_EFORKED);
+    CHECK_IS(cbuf_pool_release(pool, 1), CBUF_EFORKED);
+    CHECK_IS(cbuf_pool_reclaim(pool), CBUF_EFORKED);
+    cbuf_pool_close(pool); /* gives nothing back */
+    return 0;
+}
+static void a_forked_child_cannot_use_the_handle(void **state)
+{
+    (void)state;
+    if (!fork_wipes()) skip();
+    struct stage *stage = new_stage();
+    cbuf_pool pool;
+    create(&pool, stage);
+    cbuf_ref ref = new_payload(&pool, SMALL);
+    CHECK_IS(finish(start(use_parents_handle, &pool)), 0);
+    check_payload(&pool, ref);
+    CHECK_IS(cbuf_pool_release(&pool, ref), 1);
+    cbuf_pool_close(&pool);
+    end_stage(stage);
+}
+
+static void a_holders_entry_tells_who_it_is_what_it_holds_and_whether_it_lives(void **state)
+{
+    (void)state;
+    struct stage *stage = new_stage();
+    cbuf_pool pool;
+    cbuf_pool_holder info;
+    create(&pool, stage);
+    stage->rows = SMALL;
+    pid_t child = start(lend, stage);
+    await_cue(&stage->ready);
+    CHECK_IS(cbuf_pool_holder_get(&pool, 0, &info), 1);
+    CHECK(!strcmp(info.name, "test") && info.pid == (uint32_t)getpid() && info.alive);
+    CHECK_IS(info.slots, 0);
+    CHECK_IS(cbuf_pool_holder_get(&pool, 1, &info), 1);
+    CHECK(!strcmp(info.name, "holder") && info.pid == (uint32_t)child && info.alive);
+    CHECK(!info.ring && info.slots == 1 && info.bytes == SMALL);
+    CHECK_IS(cbuf_pool_holder_get(&pool, 2, &info), 0);
+    CHECK_IS(cbuf_pool_holder_get(&pool, 31, &info), CBUF_EINVAL);
+    CHECK_IS(end_by(child, SIGKILL), -SIGKILL);
+    CHECK_IS(cbuf_pool_holder_get(&pool, 1, &info), 1);
+    CHECK(!info.alive && info.slots == 1);
+    CHECK_IS(cbuf_pool_reclaim(&pool), 1);
+    CHECK_IS(cbuf_pool_holder_get(&pool, 1, &info), 0);
+    CHECK_IS(held(&pool), 0);
+    cbuf_pool_close(&pool);
+    end_stage(stage);
+}
+
+static void an_empty_pool_looks_for_the_dead_before_it_says_so(void **state)
+{
+    (void)state;
+    struct stage *stage = new_stage();
+    cbuf_pool pool;
+    cbuf_ref ref;
+    create(&pool, stage);
+    stage->rows = SMALL;
+    pid_t child = start(lend, stage);
+    await_cue(&stage->ready);
+    for (int k = 0; k < 23 + MAX_LARGE; k++) new_payload(&pool, SMALL);
+    CHECK_IS(try_payload(&pool, SMALL, &ref), CBUF_EEMPTY);
+    CHECK_IS(end_by(child, SIGKILL), -SIGKILL);
+    pool.reclaimed_ns = 0; /* a millisecond later */
+    CHECK_IS(try_payload(&pool, SMALL, &ref), 0);
+    CHECK_IS((uint32_t)ref, (uint32_t)stage->given);
+    cbuf_pool_close(&pool);
+    end_stage(stage);
+}
+
+static void a_payload_of_no_bytes_may_be_in_any_class(void **state)
+{
+    (void)state;
+    struct stage *stage = new_stage();
+    cbuf_pool pool, other;
+    cbuf_ref ref = 0;
+    create(&pool, stage);
+    attach(&other, stage);
+    for (int k = 0; k < 24 + MAX_LARGE; k++) {
+        CHECK_IS_FOR(cbuf_pool_error(&pool), cbuf_pool_allocate(&pool, 0, 1, &ref), 0);
+        CHECK_IS(cbuf_pool_retain(&other, ref), 0);
+        CHECK(cbuf_pool_data(&pool, ref) != NULL && cbuf_pool_data(&other, ref) != NULL);
+        CHECK_IS(cbuf_pool_length(&other, ref), 0);
+    }
+    cbuf_pool_close(&pool);
+    cbuf_pool_close(&other);
+    CHECK_IS(large_files(stage), 0);
+    end_stage(stage);
+}
+
+static void a_ring_is_opened_for_refs_once(void **state)
+{
+    (void)state;
+    struct stage *stage = new_stage();
+    cbuf_pool pool, other;
+    cbuf_ring ring;
+    cbuf_pool_ring rows, again;
+    create(&pool, stage);
+    attach(&other, stage);
+    produce_into(&ring, stage);
+    own_rows(&rows, &pool, &ring);
+    CHECK_IS(cbuf_pool_ring_open(&again, &pool, &ring), CBUF_EBUSY);
+    CHECK_IS(cbuf_pool_ring_open(&again, &other, &ring), CBUF_EBUSY);
+    cbuf_pool_ring_close(&rows);
+    own_rows(&again, &other, &ring);
+    cbuf_pool_ring_close(&again);
+    cbuf_close(&ring);
+    cbuf_pool_close(&other);
+    cbuf_pool_close(&pool);
+    end_stage(stage);
+}
+
+/* Who joins a group's pool makes XXL payloads for the group too. */
+static void a_groups_pool_has_payloads_for_the_group(void **state)
+{
+    (void)state;
+    struct stage *stage = new_stage();
+    cbuf_pool_options options = pool_options(stage);
+    cbuf_pool pool, other;
+    struct stat file;
+    options.group = true;
+    CHECK_IS(cbuf_pool_create(&pool, &options), 0);
+    if (geteuid() == 0) CHECK_IS(chown(file_of(stage->pool, ""), 0, 12345), 0);
+    attach(&other, stage);
+    new_payload(&other, LARGE);
+    CHECK_IS(stat(file_of(stage->pool, ".xxl0"), &file), 0);
+    CHECK_IS(file.st_mode & 0777, 0660);
+    if (geteuid() == 0) CHECK_IS(file.st_gid, 12345);
+    cbuf_pool_close(&other);
+    cbuf_pool_close(&pool);
+    end_stage(stage);
+}
+
+/* ---- deaths at every operation ---- */
+
+/* Takes, keeps and gives back payloads of every kind, and lets rows own some. */
+static int live_and_die(void *argument)
+{
+    struct stage *stage = (struct stage *)argument;
+    cbuf_pool pool;
+    cbuf_ring ring;
+    cbuf_pool_ring rows;
+    cbuf_ref refs[6];
+    kill_countdown = stage->countdown;
+    attach(&pool, stage);
+    CHECK_IS(cbuf_pool_retain(&pool, stage->given), 0);
+    produce_into(&ring, stage);
+    own_rows(&rows, &pool, &ring);
+    for (int k = 0; k < 6; k++) refs[k] = new_payload(&pool, k % 3 ? SMALL : LARGE);
+    for (int k = 0; k < ROWS + 3; k++) {
+        payload_row row = { cbuf_head(&ring), k < 2 ? refs[k] : new_payload(&pool, SMALL) };
+        CHECK_IS(cbuf_pool_write(&rows, &row), 1);
+    }
+    for (int k = 2; k < 4; k++) CHECK_IS(cbuf_pool_release(&pool, refs[k]), 1);
+    CHECK_IS(cbuf_pool_release(&pool, stage->given), 0);
+    cbuf_pool_ring_close(&rows);
+    cbuf_close(&ring);
+    cbuf_pool_close(&pool);
+    stage->done++;
+    return 0;
+}
+/* Every slot has the holders that it must have: the test's own payload, and what the places of the
+ * ring say. */
+static void check_accounts(cbuf_pool *pool, const struct stage *stage, cbuf_ref own)
+{
+    cbuf_ring ring;
+    cbuf_pool_ring rows;
+    uint64_t owned = 0;
+    check_payload(pool, own);
+    produce_into(&ring, stage);
+    own_rows(&rows, pool, &ring);
+    for (uint64_t k = 0; k < ROWS; k++) {
+        cbuf_ref ref = cbuf__ref_at(&rows, k, 0);
+        if (!ref || cbuf_pool_retain(pool, ref)) continue;
+        check_payload(pool, ref);
+        owned++;
+    }
+    CHECK_IS(held(pool), 1 + owned);
+    payload_row none = { 0, 0 };
+    for (int k = 0; k < ROWS; k++) CHECK_IS(cbuf_pool_write(&rows, &none), 1);
+    CHECK_IS(cbuf_pool_ring_drop(&rows), 0);
+    cbuf_close(&ring);
+    CHECK_IS(held(pool), 1 + owned); /* the test retained them all */
+    cbuf_pool_holder info;
+    CHECK_IS(cbuf_pool_holder_get(pool, pool->self.index, &info), 1);
+    CHECK_IS(info.slots, 1 + owned);
+    CHECK_IS(cbuf_remove(stage->ring), 0);
+}
+static void a_holder_may_die_at_any_operation(void **state)
+{
+    (void)state;
+    struct stage *stage = new_stage();
+    for (stage->countdown = 1; !stage->done; stage->countdown += CHECK_SANITIZED ? 7 : 1) {
+        cbuf_pool pool;
+        create(&pool, stage);
+        stage->given = new_payload(&pool, SMALL);
+        int status = finish(start(live_and_die, stage));
+        CHECK(status == 0 || status == -SIGKILL);
+        cbuf_pool_reclaim(&pool);
+        CHECK_IS(cbuf_pool_reclaim(&pool), 0); /* once is enough */
+        check_accounts(&pool, stage, stage->given);
+        cbuf_pool_close(&pool);
+        create(&pool, stage);
+        CHECK_IS(held(&pool), 0);
+        CHECK_IS(large_files(stage), 0);
+        cbuf_pool_close(&pool);
+    }
+    CHECK(stage->countdown > 300 / (CHECK_SANITIZED ? 7 : 1));
+    CHECK_IS(cbuf_pool_remove(stage->pool), 0);
+    end_stage(stage);
+}
+
+static int hold_and_die(void *argument)
+{
+    struct stage *stage = (struct stage *)argument;
+    cbuf_pool pool;
+    attach(&pool, stage);
+    CHECK_IS(cbuf_pool_retain(&pool, stage->given), 0);
+    for (int k = 0; k < 4; k++) new_payload(&pool, k % 2 ? SMALL : LARGE);
+    raise(SIGKILL);
+    return 0;
+}
+static void who_joins_where_no_entry_is_free_sweeps_a_dead_one(void **state)
+{
+    (void)state;
+    struct stage *stage = new_stage();
+    cbuf_pool pool, other;
+    create(&pool, stage);
+    stage->given = new_payload(&pool, SMALL);
+    for (int k = 1; k < 8; k++) {
+        stage->rows = SMALL;
+        pid_t child = start(lend, stage);
+        await_cue(&stage->ready);
+        CHECK_IS(end_by(child, SIGKILL), -SIGKILL);
+    }
+    CHECK_IS(held(&pool), 8);
+    attach(&other, stage);
+    CHECK_IS(held(&pool), 7);
+    CHECK_IS(cbuf_pool_retain(&other, stage->given), 0); /* the last one's */
+    cbuf_pool_close(&other);
+    CHECK_IS(cbuf_pool_reclaim(&pool), 6);
+    CHECK_IS(held(&pool), 1);
+    cbuf_pool_close(&pool);
+    end_stage(stage);
+}
+static int reclaim_and_die(void *argument)
+{
+    struct stage *stage = (struct stage *)argument;
+    cbuf_pool pool;
+    kill_countdown = stage->countdown;
+    attach(&pool, stage);
+    cbuf_pool_reclaim(&pool);
+    cbuf_pool_close(&pool);
+    stage->done++;
+    return 0;
+}
+static void who_reclaims_may_die_at_any_operation_too(void **state)
+{
+    (void)state;
+    struct stage *stage = new_stage();
+    for (stage->countdown = 1; !stage->done; stage->countdown += CHECK_SANITIZED ? 7 : 1) {
+        cbuf_pool pool;
+        create(&pool, stage);
+        stage->given = new_payload(&pool, SMALL);
+        CHECK_IS(finish(start(hold_and_die, stage)), -SIGKILL);
+        CHECK_IS(held(&pool), 5);
+        int status = finish(start(reclaim_and_die, stage));
+        CHECK(status == 0 || status == -SIGKILL);
+        cbuf_pool_reclaim(&pool);
+        CHECK_IS(held(&pool), 1);
+        CHECK_IS(large_files(stage), 0);
+        check_payload(&pool, stage->given);
+        CHECK_IS(cbuf_pool_release(&pool, stage->given), 1);
+        cbuf_pool_close(&pool);
+    }
+    end_stage(stage);
+}
+
+static int make_and_remove(void *argument)
+{
+    struct stage *stage = (struct stage *)argument;
+    cbuf_pool_options options = pool_options(stage);
+    cbuf_pool pool;
+    kill_countdown = stage->countdown;
+    options.existing = (uint8_t)stage->act;
+    CHECK_IS(cbuf_pool_create(&pool, &options), 0);
+    cbuf_pool_close(&pool);
+    CHECK_IS(cbuf_pool_remove(stage->pool), 0);
+    stage->done++;
+    return 0;
+}
+static void a_pool_is_made_whole_or_not_at_all_and_removed_likewise(void **state)
+{
+    (void)state;
+    struct stage *stage = new_stage();
+    for (stage->act = CBUF_RESUME; stage->act <= CBUF_REPLACE; stage->act++) {
+        stage->done = 0;
+        for (stage->countdown = 1; !stage->done; stage->countdown += CHECK_SANITIZED ? 5 : 1) {
+            cbuf_pool pool;
+            if (stage->countdown % 2) create(&pool, stage), cbuf_pool_close(&pool);
+            int status = finish(start(make_and_remove, stage));
+            CHECK(status == 0 || status == -SIGKILL);
+            int error = cbuf_pool_attach(&pool, stage->pool, NULL);
+            CHECK_FOR(cbuf_pool_error(&pool), error == 0 || error == CBUF_ENOENT);
+            cbuf_pool_close(&pool);
+            create(&pool, stage);
+            new_payload(&pool, SMALL);
+            cbuf_pool_close(&pool);
+            CHECK_IS(cbuf_pool_remove(stage->pool), 0);
+            CHECK(access(file_of(stage->pool, ".new"), F_OK) != 0);
+            CHECK(access(file_of(stage->pool, ".lock"), F_OK) != 0);
+        }
+    }
+    end_stage(stage);
+}
+
+static void a_removed_rings_payloads_are_given_back(void **state)
+{
+    (void)state;
+    struct stage *stage = new_stage();
+    cbuf_pool pool, other;
+    cbuf_ring ring;
+    cbuf_pool_ring rows;
+    create(&pool, stage);
+    attach(&other, stage);
+    produce_into(&ring, stage);
+    own_rows(&rows, &pool, &ring);
+    for (int k = 0; k < 3; k++) {
+        payload_row row = { 0, new_payload(&pool, k == 1 ? LARGE : SMALL) };
+        CHECK_IS(cbuf_pool_write(&rows, &row), 1);
+    }
+    CHECK_IS(cbuf_pool_reclaim(&other), 0); /* its producer lives */
+    cbuf_pool_ring_close(&rows);
+    cbuf_close(&ring);
+    CHECK_IS(cbuf_pool_reclaim(&other), 0); /* its file is there */
+    CHECK_IS(held(&pool), 3);
+    CHECK_IS(cbuf_remove(stage->ring), 0);
+    CHECK_IS(cbuf_pool_reclaim(&other), 3);
+    CHECK_IS(held(&pool), 0);
+    CHECK_IS(large_files(stage), 0);
+    cbuf_pool_close(&other);
+    cbuf_pool_close(&pool);
+    end_stage(stage);
+}
+
+/* ---- random deaths ---- */
+
+enum { CAST = 3 }; /* a producer and two consumers, on two processors */
+
+static int produce_at_random(struct stage *stage, uint64_t *seed)
+{
+    cbuf_pool pool;
+    cbuf_ring ring;
+    cbuf_pool_ring rows;
+    attach(&pool, stage);
+    produce_into(&ring, stage);
+    own_rows(&rows, &pool, &ring);
+    for (int k = 0; k < 60; k++) {
+        cbuf_ref ref = 0;
+        bool large = next_random(seed) % 16 == 0;
+        if (try_payload(&pool, large ? LARGE : SMALL, &ref)) ref = 0;
+        payload_row row = { cbuf_head(&ring), ref };
+        if (ref && next_random(seed) % 4 == 0) {
+            CHECK_IS(cbuf_pool_retain(&pool, ref), 0);
+            CHECK_IS(cbuf_pool_write(&rows, &row), 1);
+            check_payload(&pool, ref);
+            CHECK(cbuf_pool_release(&pool, ref) >= 0);
+        } else {
+            CHECK_IS(cbuf_pool_write(&rows, &row), 1);
+        }
+        stage->done++;
+    }
+    cbuf_pool_ring_close(&rows);
+    cbuf_close(&ring);
+    cbuf_pool_close(&pool);
+    return 0;
+}
+/* A fast consumer, or a slow one that keeps more than it should; both are lapped. */
+static int consume_at_random(struct stage *stage, uint64_t *seed)
+{
+    cbuf_pool pool;
+    cbuf_ring ring;
+    cbuf_reader reader;
+    cbuf_reader_options options;
+    payload_row row;
+    cbuf_ref kept[5] = { 0 };
+    memset(&options, 0, sizeof options);
+    options.anonymous = true;
+    attach(&pool, stage);
+    if (cbuf_attach(&ring, stage->ring, NULL)) return 0; /* not made yet */
+    CHECK_IS(cbuf_reader_open(&reader, &ring, &options), 0);
+    for (int k = 0; k < 200; k++) {
+        if (cbuf_read(&reader, &row, 1) != 1) {
+            sched_yield();
+            continue;
+        }
+        if (!row.payload || cbuf_pool_retain(&pool, row.payload)) continue;
+        check_payload(&pool, row.payload);
+        stage->done++;
+        cbuf_ref *place = &kept[next_random(seed) % 5];
+        if (*place) {
+            check_payload(&pool, *place);
+            CHECK(cbuf_pool_release(&pool, *place) >= 0);
+        }
+        *place = row.payload;
+    }
+    cbuf_reader_close(&reader);
+    cbuf_close(&ring);
+    cbuf_pool_close(&pool);
+    return 0;
+}
+static int act_at_random(void *argument)
+{
+    struct stage *stage = (struct stage *)argument;
+    uint64_t seed = stage->seed;
+    kill_countdown = stage->countdown;
+    int result = stage->act ? consume_at_random(stage, &seed) : produce_at_random(stage, &seed);
+    return stage->countdown ? result : live_on(); /* until it is killed from outside */
+}
+/* Lets the cast act, each to be killed before a random operation or from outside at a random moment
+ * of the first 500 us. How many were. */
+static uint64_t kill_cast(struct stage **stages, cbuf_pool *pool, uint64_t *seed)
+{
+    pid_t cast[CAST];
+    uint64_t kills = 0;
+    for (int k = 0; k < CAST; k++) {
+        stages[k]->seed = next_random(seed);
+        stages[k]->countdown = next_random(seed) % 4 ? 1 + next_random(seed) % 2500 : 0;
+        cast[k] = start(act_at_random, stages[k]);
+    }
+    for (int64_t until = now_ns() + (int64_t)(next_random(seed) % 500000); now_ns() < until;)
+        if (next_random(seed) % 8 == 0) cbuf_pool_reclaim(pool); /* while others act */
+    for (int k = 0; k < CAST; k++) {
+        int status = stages[k]->countdown ? finish(cast[k]) : end_by(cast[k], SIGKILL);
+        CHECK(status == 0 || status == -SIGKILL);
+        kills += status != 0;
+        if (next_random(seed) % 2) cbuf_pool_reclaim(pool);
+    }
+    return kills;
+}
+/* After the deaths of all: only the test itself and the ring hold anything. */
+static void check_survivors(cbuf_pool *pool, const struct stage *stage)
+{
+    uint32_t holders;
+    cbuf_pool_reclaim(pool);
+    check_payload(pool, stage->given);
+    for (cbuf_ref ref = 0; (ref = cbuf_pool_next_held(pool, ref, &holders)) != 0;)
+        for (uint32_t k = 0; k < 8; k++) {
+            cbuf_pool_holder info;
+            if (!(holders >> k & 1) || k == pool->self.index) continue;
+            CHECK_IS(cbuf_pool_holder_get(pool, k, &info), 1);
+            CHECK(info.ring);
+        }
+}
+static void check_nothing_is_left(cbuf_pool *pool, const struct stage *stage)
+{
+    cbuf_ring ring;
+    cbuf_pool_ring rows;
+    produce_into(&ring, stage);
+    own_rows(&rows, pool, &ring);
+    cbuf_pool_ring_drop(&rows);
+    cbuf_close(&ring);
+    CHECK_IS(held(pool), 1);
+    CHECK_IS(large_files(stage), 0);
+    CHECK_IS(cbuf_remove(stage->ring), 0);
+}
+
+static void random_deaths_give_back_exactly_what_the_dead_held(void **state)
+{
+    (void)state;
+    const char *wanted = getenv("CBUF_POOL_KILLS");
+    uint64_t kills = 0, all = wanted ? strtoull(wanted, NULL, 10) : 300, seed = 0x5eed0401;
+    struct stage *stages[CAST], *stage = new_stage();
+    cbuf_pool pool;
+    if (is_emulated()) all /= 8;
+    if (CHECK_SANITIZED && !wanted) all /= 2;
+    create(&pool, stage);
+    stage->given = new_payload(&pool, SMALL);
+    for (int k = 0; k < CAST; k++) {
+        stages[k] = (struct stage *)shared_memory(sizeof *stage);
+        *stages[k] = *stage;
+        stages[k]->act = k;
+    }
+    for (uint64_t round = 1; kills < all; round++) {
+        kills += kill_cast(stages, &pool, &seed);
+        check_survivors(&pool, stage);
+        if (round % 16 == 0 || kills >= all) check_nothing_is_left(&pool, stage);
+    }
+    CHECK(stages[0]->done > all && stages[1]->done > all / 4); /* rows written, payloads seen */
+    if (wanted)
+        printf("%llu deaths in %llu rows and %llu payloads held by others: all accounted for\n",
+            (unsigned long long)kills, (unsigned long long)stages[0]->done,
+            (unsigned long long)(stages[1]->done + stages[2]->done));
+    for (int k = 0; k < CAST; k++) munmap(stages[k], sizeof *stages[k]);
+    cbuf_pool_close(&pool);
+    end_stage(stage);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, scene_begin, scene_end)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(a_payload_is_the_same_in_every_process_and_outlives_who_made_it),
+        TEST(a_pool_is_joined_or_refused_as_the_options_say),
+        TEST(a_pool_that_nobody_uses_is_replaced_and_removed_with_its_files),
+        TEST(what_is_no_pool_is_refused_and_left_alone),
+        TEST(a_forked_child_cannot_use_the_handle),
+        TEST(a_holders_entry_tells_who_it_is_what_it_holds_and_whether_it_lives),
+        TEST(an_empty_pool_looks_for_the_dead_before_it_says_so),
+        TEST(a_payload_of_no_bytes_may_be_in_any_class),
+        TEST(a_ring_is_opened_for_refs_once),
+        TEST(a_groups_pool_has_payloads_for_the_group),
+        TEST(who_joins_where_no_entry_is_free_sweeps_a_dead_one),
+        TEST(a_holder_may_die_at_any_operation),
+        TEST(who_reclaims_may_die_at_any_operation_too),
+        TEST(a_pool_is_made_whole_or_not_at_all_and_removed_likewise),
+        TEST(a_removed_rings_payloads_are_given_back),
+        TEST(random_deaths_give_back_exactly_what_the_dead_held),
+    };
+    const char *kills = getenv("CBUF_POOL_KILLS");
+    scene_open(300 + (unsigned)((kills ? strtoull(kills, NULL, 10) : 0) / 50));
+    return scene_close(cmocka_run_group_tests(tests, NULL, NULL));
+}
