@@ -1638,7 +1638,7 @@ static inline int64_t cbuf_write_columns(
     return CBUF__AS(int64_t, n);
 }
 
-static inline void *cbuf_claim(cbuf_ring *ring, uint32_t n, int64_t *granted)
+CBUF__SLOW void *cbuf__claim_slowly(cbuf_ring *ring, uint32_t n, int64_t *granted)
 {
     int64_t ignored, *result = granted ? granted : &ignored;
     *result = cbuf__usable(ring, ring->row_bytes);
@@ -1658,7 +1658,18 @@ static inline void *cbuf_claim(cbuf_ring *ring, uint32_t n, int64_t *granted)
     return cbuf__at(ring, ring->next);
 }
 
-static inline int64_t cbuf_publish(cbuf_ring *ring, uint32_t n)
+static inline void *cbuf_claim(cbuf_ring *ring, uint32_t n, int64_t *granted)
+{
+    uint64_t place = ring->next & ring->mask;
+    bool here = ring->local->other == ring->row_bytes && n && place + n <= ring->capacity;
+    if (CBUF__UNLIKELY(!here || ring->next + n > ring->reserved))
+        return cbuf__claim_slowly(ring, n, granted);
+    ring->claimed = n;
+    if (granted) *granted = n;
+    return ring->rows + cbuf__span(place, ring->stride);
+}
+
+CBUF__SLOW int64_t cbuf__publish_slowly(cbuf_ring *ring, uint32_t n)
 {
     int error = cbuf__usable(ring, ring->row_bytes);
     if (!error && n > ring->claimed) error = CBUF_EINVAL;
@@ -1671,6 +1682,16 @@ static inline int64_t cbuf_publish(cbuf_ring *ring, uint32_t n)
     cbuf__publish(ring, ring->next + n);
     if (ring->locked) cbuf__lock(ring->readers_fd, CBUF__UNLOCK, CBUF__ROWS_BYTE, true);
     return n;
+}
+
+static inline int64_t cbuf_publish(cbuf_ring *ring, uint32_t n)
+{
+    if (n != 1 || CBUF__UNLIKELY(ring->local->other != ring->row_bytes || !ring->claimed))
+        return cbuf__publish_slowly(ring, n);
+    ring->claimed = 0;
+    if (!ring->dense) cbuf__number_rows(ring, ring->next, ring->next + 1, 0);
+    cbuf__publish(ring, ring->next + 1);
+    return 1;
 }
 
 static inline uint32_t cbuf_stride(const cbuf_ring *ring) { return ring->stride; }
@@ -2718,8 +2739,9 @@ CBUF__SLOW int cbuf__bind(cbuf_ring *ring, void *base, const cbuf__facts *facts)
     ring->locked = o->locked;
     ring->gated = o->on_full != CBUF_OVERWRITE;
     ring->local->row_bytes = ring->locked ? 0 : ring->row_bytes;
-    ring->local->plain = ring->shared_tail ? ring->local->row_bytes : 0;
-    ring->local->other = ring->shared_tail ? 0 : ring->local->row_bytes;
+    uint64_t short_way = ring->many ? 0 : ring->local->row_bytes;
+    ring->local->plain = ring->shared_tail ? short_way : 0;
+    ring->local->other = ring->shared_tail ? 0 : short_way;
     ring->local->always = 0;
     ring->local->never = UINT64_MAX;
     ring->wake_at = &ring->local->never;
