@@ -48,6 +48,8 @@
  *   demote    to make a gate lossy because its reader stood still too long
  *   claim     to take room for rows, to be filled in place and then published
  *   retired   said of a ring that was removed or replaced while mapped
+ *   delta     a column stored as its difference from its block's base; what does not fit, an escape,
+ *             stands whole in the escape plane: see [delta]
  *
  * WHAT HOLDS, AND WHAT DOES NOT
  *
@@ -74,8 +76,8 @@
  *                       Default 1, 0 under sanitizers.
  *   CBUF_ACCESS_HEADER  a header that supplies the functions of section [access]; for tests.
  *
- * SECTIONS  [api] [access] [format] [rows] [publish] [gates] [write] [read] [observe] [schema]
- *           [memory-ring] [resident] [threads] [files] [wait]
+ * SECTIONS  [api] [access] [format] [rows] [delta] [publish] [gates] [write] [read] [observe]
+ *           [schema] [memory-ring] [resident] [threads] [files] [wait]
  *
  * SPDX-License-Identifier: MIT
  */
@@ -166,7 +168,8 @@ extern "C++" {
     X(CBUF_ELAYOUT, -20, "rows carry their number in the struct's padding: use in_place")          \
     X(CBUF_ESLOTS, -21, "all reader slots are taken")                                              \
     X(CBUF_ENOTOPEN, -22, "the handle is not open")                                                \
-    X(CBUF_ESYSTEM, -23, "a system call failed")
+    X(CBUF_ESYSTEM, -23, "a system call failed")                                                   \
+    X(CBUF_EDELTA, -24, "rows with delta columns are written and read by copying only")
 #define CBUF__ENUMERATE(name, value, text) name = value,
 enum cbuf_error_code { CBUF_ERRORS(CBUF__ENUMERATE) CBUF_OK = 0 };
 #undef CBUF__ENUMERATE
@@ -217,6 +220,14 @@ typedef struct cbuf_column {
 #define CBUF__COLUMN(row, field, type)                                                             \
     { #field, CBUF__AS(uint32_t, type), CBUF__AS(uint32_t, offsetof(row, field)) }
 
+/* A column that is stored in fewer bits, losslessly whatever its values: see [delta]. cbuf_advise.h
+ * proposes some from a sample of rows. */
+typedef struct cbuf_delta {
+    char name[CBUF_NAME_BYTES]; /* the column's: of integers, timestamps or floats */
+    uint32_t bits;              /* 8, 16 or 32, and not more than the column's own */
+    double step;                /* of floats: a decimal, such as 0.01; integers: 0 */
+} cbuf_delta;
+
 /* ---- options: zero is the default everywhere ---- */
 
 enum cbuf_layout {
@@ -260,6 +271,10 @@ typedef struct cbuf_options {
     int64_t block_ns;           /* how long CBUF_BLOCK waits for room; 0: without limit */
     int64_t demote_ns;          /* a gate in the way that has not moved for so long turns lossy;
                                    0: never */
+    const cbuf_delta *deltas;   /* columns to be stored in fewer bits; used during the call only */
+    uint32_t delta_count;       /* 0 to CBUF_MAX_DELTAS; with some, rows are 4,096 bytes at most */
+    uint32_t block_rows;        /* rows with a common base, 1 to capacity / 2, rounded up to a power
+                                   of two; 0: 64, at most capacity / 2 */
     cbuf_memory_options memory;
 } cbuf_options;
 
@@ -290,8 +305,27 @@ struct cbuf__file;
 struct cbuf__readers;
 struct cbuf__slot;
 
+#ifndef CBUF_MAX_DELTAS
+#define CBUF_MAX_DELTAS 32 /* that this program's handles have room for, at 64 bytes each */
+#endif
+typedef struct cbuf__packed { /* a delta column, see [delta] */
+    uint32_t index, offset, stored, bytes, bits; /* column; places and sizes, plain and stored */
+    bool real;                                   /* a float, */
+    double multiple, divisor;                    /* as a whole number times this, by that */
+    uint64_t base;                               /* of the block under the producer's pen */
+} cbuf__packed;
+typedef struct cbuf__run { /* columns between two delta columns, copied as they are */
+    uint32_t offset, stored, bytes;
+} cbuf__run;
+typedef struct cbuf__codec { /* how a ring with delta columns stores its rows */
+    uint32_t deltas, runs, stored_bytes, block_rows;
+    cbuf__packed delta[CBUF_MAX_DELTAS];
+    cbuf__run run[CBUF_MAX_DELTAS + 1];
+    cbuf__word *escapes, *pages, *bases, *plane;
+} cbuf__codec;
+
 struct cbuf__local {      /* words of this process alone; a fork() clears them in the child */
-    cbuf__word row_bytes; /* the ring's row size; 0 in the locked mode */
+    cbuf__word row_bytes; /* the ring's row size; 0 in the locked mode and with delta columns */
     cbuf__word plain;     /* the same for rows whose words are those of the struct, else 0, */
     cbuf__word other;     /* the same for all other rows, else 0 */
     cbuf__word always, never;
@@ -299,9 +333,9 @@ struct cbuf__local {      /* words of this process alone; a fork() clears them i
 
 typedef struct cbuf_ring {
     unsigned char *rows;
-    uint64_t capacity, mask;
+    uint64_t capacity, mask, blocks; /* blocks: what `reserve` is cut to, a mask */
     uint32_t row_bytes, stride, last; /* last: index of the row's last word */
-    bool dense, shared_tail, producer, locked, gated, lock_is_new;
+    bool delta, dense, shared_tail, producer, locked, gated, lock_is_new;
     struct cbuf__local *local;
     struct cbuf__file *file;
     struct cbuf__readers *readers;
@@ -321,6 +355,7 @@ typedef struct cbuf_ring {
     int memory_errno[4];  /* numa, populate, huge, lock */
     struct cbuf__local in_handle;
     char path[256], error[320];
+    cbuf__codec codec;
 } cbuf_ring;
 
 typedef struct cbuf_reader {
@@ -380,10 +415,15 @@ static inline const char *cbuf_schema(const cbuf_ring *ring, size_t *bytes);
 static inline int cbuf_column_at(const cbuf_ring *ring, uint32_t index, cbuf_column *column);
 static inline int cbuf_column_find(const cbuf_ring *ring, const char *name, cbuf_column *column);
 
+/* Delta column `index` in the order of the offsets, and how many of its values were escapes since
+ * the ring was made; either may be NULL. 0, or CBUF_EINVAL if there are not so many. */
+static inline int cbuf_delta_at(
+    const cbuf_ring *ring, uint32_t index, cbuf_delta *delta, uint64_t *escapes);
+
 /* ---- writing: the producer's thread only ---- */
 
 /* Writes one row of the ring's row_bytes. 1: written; 0: dropped (CBUF_DROP_NEWEST);
- * CBUF_ETIMEDOUT (CBUF_BLOCK). */
+ * CBUF_ETIMEDOUT (CBUF_BLOCK); CBUF_ENOSPACE: the disk has no room for its escapes. */
 static inline int cbuf_write(cbuf_ring *ring, const void *row);
 /* Writes n rows that lie one behind the other. Returns how many were: fewer than n if the policy
  * refused the rest; CBUF_ETIMEDOUT if none could be. */
@@ -401,8 +441,9 @@ static inline int64_t cbuf_write_columns(
 /* Room for up to n rows, to be filled in place, cbuf_stride bytes apart; *granted (may be NULL if
  * n is 1) says for how many: fewer at the ring's end, or for more than a quarter of it. NULL if
  * the policy refuses (*granted is 0), or with an error code in *granted; a ring whose rows carry
- * their number in the struct's padding must be made with in_place (CBUF_ELAYOUT). Readers see
- * nothing before cbuf_publish; a second claim replaces the first. */
+ * their number in the struct's padding must be made with in_place (CBUF_ELAYOUT), and one with
+ * delta columns has nothing to fill (CBUF_EDELTA). Readers see nothing before cbuf_publish; a second
+ * claim replaces the first. */
 static inline void *cbuf_claim(cbuf_ring *ring, uint32_t n, int64_t *granted);
 /* Publishes the first n rows of the claim and ends it; 0 gives it up. n, or CBUF_EINVAL if fewer
  * were claimed. */
@@ -672,8 +713,9 @@ enum { /* feature bits; a program refuses a ring that has one it does not know *
     CBUF__DENSE = 1 << 0,
     CBUF__SHARED_TAIL = 1 << 1, /* the number stands in the last 4 bytes of the struct */
     CBUF__LOCKED = 1 << 2,
-    CBUF__KNOWN = CBUF__DENSE | CBUF__SHARED_TAIL | CBUF__LOCKED
-    /* to come: many producers, delta columns, spill, ref columns, a successor ring */
+    CBUF__DELTA = 1 << 3,
+    CBUF__KNOWN = CBUF__DENSE | CBUF__SHARED_TAIL | CBUF__LOCKED | CBUF__DELTA
+    /* to come: many producers, spill, ref columns, a successor ring */
 };
 enum { CBUF__OPEN = 0, CBUF__CLOSED = 1, CBUF__RETIRED = 2 }; /* `state` */
 
@@ -688,6 +730,8 @@ typedef struct cbuf__facts { /* never change once the file is there */
     uint32_t row_bytes, stride, schema_offset, schema_bytes, gates_offset;
     uint32_t max_readers, reserve_step, column_count, on_full, unused;
     int64_t created_ns;
+    uint32_t delta_count, block_rows; /* of CBUF__DELTA only, as all that follows */
+    uint64_t escapes_offset, bases_offset, plane_offset;
 } cbuf__facts;
 
 struct cbuf__file { /* written by the producer alone */
@@ -733,7 +777,7 @@ struct cbuf__readers {
 };
 
 #define CBUF__FROZEN(what) CBUF__STATIC_ASSERT(what, "the layout of the file is frozen")
-CBUF__FROZEN(sizeof(cbuf__facts) == 112 && sizeof(struct cbuf__file) == 1024);
+CBUF__FROZEN(sizeof(cbuf__facts) == 144 && sizeof(struct cbuf__file) == 1024);
 CBUF__FROZEN(offsetof(cbuf__facts, row_bytes) == 64 && offsetof(cbuf__facts, created_ns) == 104);
 CBUF__FROZEN(offsetof(struct cbuf__file, head) == 256);
 CBUF__FROZEN(offsetof(struct cbuf__file, reserve) == 384);
@@ -917,6 +961,437 @@ CBUF__INLINE uint64_t cbuf__validate(const cbuf_ring *ring)
     return cbuf__oldest_at(ring, cbuf__load_relaxed(&ring->file->reserve)); /* R1 <- W1 */
 }
 
+/* =============================================================================== [delta] ==== */
+
+/* DELTA COLUMNS. Rows come in blocks of block_rows. A block has a base for each delta column; a row
+ * stores the difference to it, wrapping on the column's width. A float is a whole number of steps
+ * first: the one of which the quotient (n * multiple) / divisor is that very double. What does not
+ * fit, or is not exactly so many steps (also NaN, -0.0, infinity), stores the escape code, the
+ * smallest number of its bits, and its bytes go to the row's word in the escape plane.
+ *
+ *   | facts ... gates | escapes, pages | rows, `stride` bytes each | bases | . . plane . . |
+ *                        |       |        |                          |       8 bytes a row and delta
+ *      counts of escapes +       |        |                          |       column, by columns: a
+ *      (a word for each column)  |        |                          |       sparse part of the file;
+ *      a bit for each page of ---+        |                          |       a page is made before
+ *      the plane: it is there             |                          |       the first escape in it
+ *                                         |   word b of column k, for block b of the ring
+ *      +---------+--------+--------+------+---------------+-----+--------+
+ *      | 32 bits | 16 ... | 8 ...  | all other columns, | pad | number |   the widest deltas first;
+ *      +---------+--------+--------+ as they are        |     |        |   the number: not if dense
+ *                                  +--------------------+-----+--------+
+ *
+ * Bases and escapes are words like those of rows, stored between W1 and W2, loaded between R2 and
+ * R1. As one base serves a whole block, `reserve` moves in whole blocks: a base is never overwritten
+ * while one row that it decodes may still be trusted. A reader decodes only what was validated, so
+ * that it looks for no escape that is not there (its page might not be either), and validates the
+ * escapes once more. A successor continues in the middle of a block with that block's base. */
+enum { CBUF__CHUNK = 64, CBUF__BUFFER = 8192 }; /* rows, and bytes of stored rows, at a time */
+
+#if !defined __i386__ || defined __SSE2_MATH__
+#define CBUF__SSE2
+#elif defined __clang__ /* the 387 would round quotients twice, and to others than elsewhere */
+#define CBUF__SSE2 __attribute__((target("sse2")))
+#else
+#define CBUF__SSE2 __attribute__((target("sse2,fpmath=sse")))
+#endif
+
+/* A decimal step as a quotient of whole numbers. */
+CBUF__SLOW CBUF__SSE2 bool cbuf__fraction_of(double step, double *multiple, double *divisor)
+{
+    if (!(step > 0 && step <= 1e15)) return false;
+    for (*divisor = 1; *divisor <= 1e15 && step * *divisor <= 1e15; *divisor *= 10) {
+        *multiple = CBUF__AS(double, CBUF__AS(int64_t, step * *divisor + 0.5));
+        if (*multiple >= 1 && *multiple / *divisor >= step && *multiple / *divisor <= step)
+            return true;
+    }
+    return false;
+}
+CBUF__SLOW CBUF__SSE2 void cbuf__quotient(const double *multiple, const double *divisor, double *step)
+{
+    *step = *multiple / *divisor;
+}
+
+/* Adds the next column in the order of the offsets; `delta` is NULL if it is none. Its fault, or
+ * NULL. */
+CBUF__SLOW const char *cbuf__add_column(
+    cbuf__codec *codec, const cbuf_column *column, uint32_t index, const cbuf_delta *delta)
+{
+    uint32_t bytes = CBUF_TYPE_BYTES(column->type), kind = column->type >> 24;
+    cbuf__run *run = codec->run + codec->runs;
+    if (!delta) { /* the run of those behind the last delta column */
+        if (!run->bytes) run->offset = column->offset;
+        run->bytes = column->offset + bytes - run->offset;
+        return NULL;
+    }
+    bool whole = kind == 1 || kind == 2 || kind == 5;
+    if (codec->deltas == CBUF_MAX_DELTAS) return "more delta columns than CBUF_MAX_DELTAS";
+    if (!whole && kind != 3) return "a delta column is neither an integer nor a float";
+    if ((delta->bits != 8 && delta->bits != 16 && delta->bits != 32) || delta->bits > 8 * bytes)
+        return "a delta column's bits are not 8, 16 or 32, or more than the column has";
+    cbuf__packed *d = codec->delta + codec->deltas;
+    if (whole ? delta->step < 0 || delta->step > 0
+              : !cbuf__fraction_of(delta->step, &d->multiple, &d->divisor))
+        return "a float's step is no decimal number, or an integer has a step";
+#ifdef __FAST_MATH__
+    if (!whole) return "compiled with -ffast-math, which rounds quotients in other ways";
+#endif
+    d->index = index;
+    d->offset = column->offset;
+    d->bytes = bytes;
+    d->bits = delta->bits;
+    d->real = !whole;
+    codec->deltas++;
+    if (run->bytes) codec->runs++;
+    return NULL;
+}
+
+/* Gives all columns their places in the stored row. */
+CBUF__SLOW void cbuf__place_columns(cbuf__codec *codec)
+{
+    uint32_t end = 0;
+    for (uint32_t bits = 32; bits >= 8; bits /= 2) {
+        for (uint32_t k = 0; k < codec->deltas; k++) {
+            if (codec->delta[k].bits != bits) continue;
+            codec->delta[k].stored = end;
+            end += bits / 8;
+        }
+    }
+    if (codec->run[codec->runs].bytes) codec->runs++;
+    for (uint32_t r = 0; r < codec->runs; r++) {
+        codec->run[r].stored = end;
+        end += codec->run[r].bytes;
+    }
+    codec->stored_bytes = end;
+}
+
+/* The delta column there, or NULL. */
+CBUF__SLOW const cbuf__packed *cbuf__delta_of(
+    const cbuf__codec *codec, const cbuf_column *column)
+{
+    for (uint32_t k = 0; k < codec->deltas; k++)
+        if (codec->delta[k].offset == column->offset) return codec->delta + k;
+    return NULL;
+}
+CBUF__SLOW uint32_t cbuf__stored_at(const cbuf__codec *codec, const cbuf_column *column)
+{
+    const cbuf__packed *delta = cbuf__delta_of(codec, column);
+    uint32_t r = 0;
+    if (delta) return delta->stored;
+    while (r + 1 < codec->runs && codec->run[r + 1].offset <= column->offset) r++;
+    return codec->run[r].stored + column->offset - codec->run[r].offset;
+}
+
+/* n values of so many bytes, `apart` bytes apart: to words, filled up with zeros; and back, cut. */
+CBUF__INLINE void cbuf__widen(
+    uint64_t *to, const unsigned char *from, size_t apart, uint32_t n, const uint32_t bytes)
+{
+    for (uint32_t i = 0; i < n; i++, from += apart) {
+        uint16_t half;
+        uint32_t word;
+        if (bytes == 1) to[i] = *from;
+        if (bytes == 2) memcpy(&half, from, 2), to[i] = half;
+        if (bytes == 4) memcpy(&word, from, 4), to[i] = word;
+        if (bytes == 8) memcpy(&to[i], from, 8);
+    }
+}
+CBUF__INLINE void cbuf__narrow(
+    unsigned char *to, const uint64_t *from, size_t apart, uint32_t n, const uint32_t bytes)
+{
+    for (uint32_t i = 0; i < n; i++, to += apart) {
+        uint16_t half = CBUF__AS(uint16_t, from[i]);
+        uint32_t word = CBUF__AS(uint32_t, from[i]);
+        if (bytes == 1) *to = CBUF__AS(unsigned char, half);
+        if (bytes == 2) memcpy(to, &half, 2);
+        if (bytes == 4) memcpy(to, &word, 4);
+        if (bytes == 8) memcpy(to, &from[i], 8);
+    }
+}
+CBUF__SLOW void cbuf__gather(
+    uint64_t *to, const unsigned char *from, size_t apart, uint32_t n, uint32_t bytes)
+{
+    if (bytes == 1) cbuf__widen(to, from, apart, n, 1);
+    if (bytes == 2) cbuf__widen(to, from, apart, n, 2);
+    if (bytes == 4) cbuf__widen(to, from, apart, n, 4);
+    if (bytes == 8) cbuf__widen(to, from, apart, n, 8);
+}
+CBUF__SLOW void cbuf__scatter(
+    unsigned char *to, const uint64_t *from, size_t apart, uint32_t n, uint32_t bytes)
+{
+    if (bytes == 1) cbuf__narrow(to, from, apart, n, 1);
+    if (bytes == 2) cbuf__narrow(to, from, apart, n, 2);
+    if (bytes == 4) cbuf__narrow(to, from, apart, n, 4);
+    if (bytes == 8) cbuf__narrow(to, from, apart, n, 8);
+}
+
+/* A double that holds whole numbers up to 2^51 in its low bits: adding it rounds, and converts. */
+#define CBUF__ROUND 6755399441055744.0 /* 1.5 * 2^52 */
+#define CBUF__ROUND_BITS 0x4338000000000000u
+
+/* Floats, as bits, to the nearest whole numbers of steps; bad[i] is not 0 where one of them is not
+ * exactly that, or too large. In groups of constant size, for the compiler to vectorise. */
+CBUF__INLINE CBUF__SSE2 void cbuf__to_steps(uint64_t *v, uint64_t *bad, uint32_t n,
+    const cbuf__packed *d, const uint32_t group, const bool narrow)
+{
+    const double multiple = d->multiple, divisor = d->divisor, inverse = divisor / multiple;
+    for (uint32_t start = 0; start < n; start += group) {
+        for (uint32_t i = start; i < start + group; i++) {
+            uint32_t low = CBUF__AS(uint32_t, v[i]);
+            uint64_t bits = v[i], again;
+            float single;
+            double x, round, y;
+            memcpy(&single, &low, 4);
+            memcpy(&x, &bits, 8);
+            if (narrow) x = CBUF__AS(double, single);
+            round = x * inverse + CBUF__ROUND;
+            y = (round - CBUF__ROUND) * multiple / divisor;
+            single = CBUF__AS(float, y);
+            memcpy(&low, &single, 4);
+            memcpy(&again, &y, 8);
+            if (narrow) again = low;
+            memcpy(&v[i], &round, 8);
+            v[i] -= CBUF__ROUND_BITS;
+            bad[i] = (again ^ bits) | (v[i] + (CBUF__AS(uint64_t, 1) << 51)) >> 52;
+        }
+    }
+}
+CBUF__SLOW CBUF__SSE2 void cbuf__quantise(
+    uint64_t *v, uint64_t *bad, uint32_t n, const cbuf__packed *d)
+{
+    if (d->bytes == 4) cbuf__to_steps(v, bad, n, d, 1, true);
+    else if (n == 1) cbuf__to_steps(v, bad, 1, d, 1, false);
+    else cbuf__to_steps(v, bad, n, d, 8, false);
+}
+CBUF__INLINE CBUF__SSE2 void cbuf__of_steps(
+    uint64_t *v, uint32_t n, const cbuf__packed *d, const uint32_t group, const bool narrow)
+{
+    const double multiple = d->multiple, divisor = d->divisor;
+    for (uint32_t start = 0; start < n; start += group) {
+        for (uint32_t i = start; i < start + group; i++) {
+            uint64_t bits = v[i] + CBUF__ROUND_BITS;
+            double y;
+            memcpy(&y, &bits, 8);
+            y = (y - CBUF__ROUND) * multiple / divisor;
+            float single = CBUF__AS(float, y);
+            uint32_t low;
+            memcpy(&low, &single, 4);
+            memcpy(&v[i], &y, 8);
+            if (narrow) v[i] = low;
+        }
+    }
+}
+CBUF__SLOW CBUF__SSE2 void cbuf__unquantise(uint64_t *v, uint32_t n, const cbuf__packed *d)
+{
+    if (d->bytes == 4) cbuf__of_steps(v, n, d, 1, true);
+    else if (n == 1) cbuf__of_steps(v, 1, d, 1, false);
+    else cbuf__of_steps(v, n, d, 8, false);
+}
+
+/* Values to their differences from the base; those that do not fit, or are bad, become the escape
+ * code, and bad. Whether there are any. */
+CBUF__INLINE uint64_t cbuf__subtract(uint64_t *v, uint64_t *bad, uint32_t n, uint64_t base,
+    uint32_t from_bits, uint32_t bits, const uint32_t group)
+{
+    const uint64_t one = 1, sign = one << (from_bits - 1), code = one << (bits - 1);
+    uint64_t any = 0;
+    for (uint32_t start = 0; start < n; start += group) {
+        for (uint32_t i = start; i < start + group; i++) {
+            uint64_t difference = (((v[i] - base) & (sign | (sign - 1))) ^ sign) - sign;
+            uint64_t above = difference + code; /* 1 to 2^bits - 1 if it fits */
+            bad[i] |= ((above - 1) >> bits) | (above >> bits);
+            v[i] = difference;
+            any |= bad[i];
+        }
+    }
+    return any;
+}
+/* Stored values to plain ones; whether an escape code is among them. */
+CBUF__INLINE uint64_t cbuf__add(
+    uint64_t *v, uint64_t *bad, uint32_t n, uint64_t base, uint32_t bits, const uint32_t group)
+{
+    const uint64_t code = CBUF__AS(uint64_t, 1) << (bits - 1);
+    uint64_t any = 0;
+    for (uint32_t start = 0; start < n; start += group) {
+        for (uint32_t i = start; i < start + group; i++) {
+            uint64_t above = v[i] ^ code;
+            bad[i] = (above - 1) >> 63;
+            v[i] = base + above - code;
+            any |= bad[i];
+        }
+    }
+    return any;
+}
+
+/* Where the base of column k is for the block of a row, and the row's word in the escape plane. */
+CBUF__INLINE cbuf__word *cbuf__base_at(const cbuf_ring *ring, uint32_t k, uint64_t sequence)
+{
+    uint64_t rows = k * ring->capacity + (sequence & ring->mask);
+    return ring->codec.bases + CBUF__AS(size_t, rows / ring->codec.block_rows);
+}
+CBUF__INLINE cbuf__word *cbuf__escape_at(const cbuf_ring *ring, uint32_t k, uint64_t sequence)
+{
+    return ring->codec.plane + CBUF__AS(size_t, k * ring->capacity + (sequence & ring->mask));
+}
+
+CBUF__INLINE uint64_t cbuf__plane_offset(const cbuf_ring *ring)
+{
+    return CBUF__ADDRESS(ring->codec.plane) - CBUF__ADDRESS(ring->file);
+}
+
+/* Sees to it that the word's page is really there; in memory all are. */
+CBUF__SLOW bool cbuf__have_page(cbuf_ring *ring, const cbuf__word *word)
+{
+#ifndef CBUF_NO_OS
+    size_t page = CBUF__AS(size_t, word - ring->codec.plane) / 512;
+    cbuf__word *pages = ring->codec.pages + page / 64;
+    uint64_t bit = CBUF__AS(uint64_t, 1) << page % 64, there = cbuf__load_relaxed(pages);
+    if (ring->fd < 0 || there & bit) return true;
+    off_t at = CBUF__AS(off_t, cbuf__plane_offset(ring) + page * 4096);
+    int error;
+    do error = posix_fallocate(ring->fd, at, 4096);
+    while (error == EINTR);
+    if (error) return false;
+    cbuf__store_relaxed(pages, there | bit);
+#endif
+    return (void)ring, (void)word, true;
+}
+
+/* Puts the bad values of n rows into the escape plane. How many rows can be published: all, or
+ * those before the first that the disk has no room for. */
+CBUF__SLOW uint32_t cbuf__escape(cbuf_ring *ring, uint32_t k, uint64_t sequence,
+    const unsigned char *rows, uint32_t n, uint64_t *v, const uint64_t *bad)
+{
+    const cbuf__packed *d = ring->codec.delta + k;
+    uint32_t count = 0, i = 0;
+    for (; i < n; i++) {
+        cbuf__word *to = cbuf__escape_at(ring, k, sequence + i);
+        if (!bad[i]) continue;
+        if (!cbuf__have_page(ring, to)) break;
+        cbuf__gather(v + i, rows + cbuf__span(i, ring->row_bytes) + d->offset, 0, 1, d->bytes);
+        cbuf__store_relaxed(to, v[i]);
+        v[i] = CBUF__AS(uint64_t, 1) << (d->bits - 1);
+        count++;
+    }
+    cbuf__word *escapes = ring->codec.escapes + k;
+    if (count) cbuf__store_relaxed(escapes, cbuf__load_relaxed(escapes) + count);
+    return i;
+}
+
+/* Stores column k of n rows of one block. How many can be published. */
+CBUF__SLOW uint32_t cbuf__encode(cbuf_ring *ring, uint32_t k, uint64_t sequence,
+    const unsigned char *rows, unsigned char *stored, uint32_t n)
+{
+    cbuf__packed *d = ring->codec.delta + k;
+    uint64_t v[CBUF__CHUNK], bad[CBUF__CHUNK], any;
+    uint32_t from_bits = d->real ? 64 : 8 * d->bytes, full = n, good = 0;
+    cbuf__gather(v, rows + d->offset, ring->row_bytes, n, d->bytes);
+    for (; n > 1 && full % 8; full++) v[full] = v[n - 1];
+    if (d->real) cbuf__quantise(v, bad, full, d);
+    else memset(bad, 0, full * sizeof bad[0]);
+    if ((sequence & (ring->codec.block_rows - 1)) == 0) { /* a new block: its first good value */
+        while (good < n && bad[good]) good++;
+        if (good < n) d->base = v[good];
+        cbuf__store_relaxed(cbuf__base_at(ring, k, sequence), d->base);
+    }
+    if (n == 1) any = cbuf__subtract(v, bad, 1, d->base, from_bits, d->bits, 1);
+    else any = cbuf__subtract(v, bad, full, d->base, from_bits, d->bits, 8);
+    if (CBUF__UNLIKELY(any)) n = cbuf__escape(ring, k, sequence, rows, n, v, bad);
+    cbuf__scatter(stored + d->stored, v, ring->stride, n, d->bits / 8);
+    return n;
+}
+
+/* Gives column k of n validated rows back. Whether escapes were read, which need a look more. */
+CBUF__SLOW bool cbuf__decode(const cbuf_ring *ring, uint32_t k, uint64_t sequence,
+    unsigned char *rows, const unsigned char *stored, uint32_t n, uint64_t base)
+{
+    const cbuf__packed *d = ring->codec.delta + k;
+    uint64_t v[CBUF__CHUNK], bad[CBUF__CHUNK], any;
+    uint32_t full = n;
+    cbuf__gather(v, stored + d->stored, ring->stride, n, d->bits / 8);
+    for (; n > 1 && full % 8; full++) v[full] = v[n - 1];
+    if (n == 1) any = cbuf__add(v, bad, 1, base, d->bits, 1);
+    else any = cbuf__add(v, bad, full, base, d->bits, 8);
+    if (d->real) cbuf__unquantise(v, full, d);
+    for (uint32_t i = 0; any && i < n; i++)
+        if (bad[i]) v[i] = cbuf__load_relaxed(cbuf__escape_at(ring, k, sequence + i));
+    cbuf__scatter(rows + d->offset, v, ring->row_bytes, n, d->bytes);
+    return any != 0;
+}
+
+/* How many of n rows lie in one block and in one buffer. */
+CBUF__INLINE uint32_t cbuf__chunk(const cbuf_ring *ring, uint64_t sequence, uint64_t n)
+{
+    uint64_t rest = ring->codec.block_rows - (sequence & (ring->codec.block_rows - 1));
+    uint64_t most = CBUF__BUFFER / ring->stride;
+    if (most > CBUF__CHUNK) most = CBUF__CHUNK;
+    if (most > rest) most = rest;
+    return CBUF__AS(uint32_t, n < most ? n : most);
+}
+
+/* Copies the other columns of n rows: in, or out. */
+CBUF__SLOW void cbuf__copy_runs(const cbuf_ring *ring, unsigned char *to, size_t apart_to,
+    const unsigned char *from, size_t apart_from, uint32_t n, bool in)
+{
+    for (uint32_t r = 0; r < ring->codec.runs; r++) {
+        const cbuf__run *run = ring->codec.run + r;
+        unsigned char *put = to + (in ? run->stored : run->offset);
+        const unsigned char *get = from + (in ? run->offset : run->stored);
+        for (uint32_t i = 0; i < n; i++, put += apart_to, get += apart_from)
+            memcpy(put, get, run->bytes);
+    }
+}
+
+/* Stores n rows from `next` on. How many can be published. */
+CBUF__SLOW uint64_t cbuf__put_deltas(cbuf_ring *ring, const unsigned char *rows, uint64_t n)
+{
+    unsigned char stored[CBUF__BUFFER];
+    uint64_t done = 0;
+    while (done < n) {
+        uint64_t sequence = ring->next + done;
+        uint32_t most = cbuf__chunk(ring, sequence, n - done), count = most;
+        memset(stored, 0, cbuf__span(most, ring->stride));
+        cbuf__copy_runs(ring, stored, ring->stride, rows, ring->row_bytes, most, true);
+        for (uint32_t k = 0; k < ring->codec.deltas; k++)
+            count = cbuf__encode(ring, k, sequence, rows, stored, count);
+        cbuf__put_rows(ring, sequence, stored, count, ring->stride);
+        done += count;
+        rows += cbuf__span(count, ring->row_bytes);
+        if (count < most) break;
+    }
+    return done;
+}
+
+/* Copies n rows from `first` on, and validates them. The first from which on all are whole. */
+CBUF__SLOW uint64_t cbuf__take_deltas(
+    const cbuf_ring *ring, uint64_t first, unsigned char *rows, uint64_t n)
+{
+    unsigned char stored[CBUF__BUFFER];
+    uint64_t bases[CBUF_MAX_DELTAS], good = first;
+    for (uint64_t at = first; at < first + n;) {
+        uint32_t count = cbuf__chunk(ring, at, first + n - at);
+        unsigned char *to = rows + cbuf__span(at - first, ring->row_bytes);
+        bool escapes = false;
+        for (uint32_t k = 0; k < ring->codec.deltas; k++)
+            bases[k] = cbuf__load_relaxed(cbuf__base_at(ring, k, at));
+        cbuf__take_rows(ring, at, stored, count, ring->stride);
+        uint64_t oldest = cbuf__validate(ring);
+        for (uint32_t k = 0; oldest <= at && k < ring->codec.deltas; k++)
+            escapes |= cbuf__decode(ring, k, at, to, stored, count, bases[k]);
+        if (escapes) oldest = cbuf__validate(ring);
+        if (oldest > at) good = at = oldest;
+        else cbuf__copy_runs(ring, to, ring->row_bytes, stored, ring->stride, count, false), at += count;
+    }
+    return good;
+}
+
+/* What a producer must know of the last block to go on in it, or behind it. */
+CBUF__SLOW void cbuf__take_over_deltas(cbuf_ring *ring)
+{
+    uint64_t last = ring->next ? ring->next - 1 : 0;
+    for (uint32_t k = 0; k < ring->codec.deltas; k++)
+        ring->codec.delta[k].base = cbuf__load_relaxed(cbuf__base_at(ring, k, last));
+}
+
 /* ============================================================================= [publish] ==== */
 
 /* SLEEPING at no cost to those who wake. An event has the counter value that the most modest
@@ -1030,6 +1505,7 @@ CBUF__SLOW void cbuf__scan_gates(cbuf_ring *ring)
         ring->slowest = k;
     }
     ring->limit = oldest + ring->capacity;
+    ring->limit &= ring->blocks;
 }
 
 /* The ring is full: looks after the slot that holds it up, once a millisecond at most. Frees it if
@@ -1078,6 +1554,7 @@ CBUF__SLOW bool cbuf__await_gates(cbuf_ring *ring, uint64_t rows, int64_t ns)
         if (ns >= 0 && (left = start + ns - cbuf__now_ns(CBUF__MONOTONIC)) <= 0) return false;
         bool sure;
         uint64_t wanted = ring->next + rows - ring->capacity;
+        wanted = (wanted + ~ring->blocks) & ring->blocks;
         uint64_t count = cbuf__wish(&ring->readers->room, wanted, &sure);
         cbuf__scan_gates(ring); /* E4: the second look */
         if (ring->limit >= ring->next + rows) return true;
@@ -1133,6 +1610,7 @@ CBUF__SLOW int64_t cbuf__make_room(cbuf_ring *ring, uint64_t n)
     uint64_t most = ring->capacity < 4 ? 1 : ring->capacity / 4, step = ring->options.reserve_step;
     if (n > most) n = most;
     uint64_t end = ring->next + n, mark = ring->next + (n > step ? n : step);
+    mark = (mark + ~ring->blocks) & ring->blocks;
     if (ring->gated) {
         int passed = end > ring->limit ? cbuf__pass_gates(ring) : 1;
         if (passed <= 0) return passed;
@@ -1158,28 +1636,44 @@ CBUF__INLINE int cbuf__usable(const cbuf_ring *ring, uint32_t row_bytes) /* 0, o
     return CBUF__LIKELY(ring->local->row_bytes == row_bytes) ? 0 : cbuf__unusable(ring, row_bytes);
 }
 
-CBUF__INLINE int64_t cbuf__write_rows(
-    cbuf_ring *ring, const void *from, uint64_t n, uint32_t row_bytes)
+/* `plain`: neither locked nor with delta columns, as the caller knows. */
+CBUF__INLINE int64_t cbuf__write_loop(
+    cbuf_ring *ring, const void *from, uint64_t n, uint32_t row_bytes, const bool plain)
 {
     const unsigned char *rows = CBUF__AS(const unsigned char *, from);
-    int64_t granted = cbuf__usable(ring, row_bytes);
-    if (granted) return granted;
     for (uint64_t left = n; left;) {
         uint64_t count = left;
         if (ring->next + left > ring->reserved) {
-            granted = cbuf__make_room(ring, left);
+            int64_t granted = cbuf__make_room(ring, left);
             if (granted == 0) cbuf__count(&ring->file->dropped, left);
             if (granted <= 0) return left < n ? CBUF__AS(int64_t, n - left) : granted;
             count = CBUF__AS(uint64_t, granted);
         }
-        if (ring->locked) cbuf__lock(ring->readers_fd, CBUF__EXCLUSIVE, CBUF__ROWS_BYTE, true);
-        cbuf__put_rows(ring, ring->next, rows, count, row_bytes);
-        cbuf__publish(ring, ring->next + count);
-        if (ring->locked) cbuf__lock(ring->readers_fd, CBUF__UNLOCK, CBUF__ROWS_BYTE, true);
-        rows += cbuf__span(count, row_bytes);
-        left -= count;
+        bool locked = !plain && ring->locked, delta = !plain && ring->delta;
+        if (locked) cbuf__lock(ring->readers_fd, CBUF__EXCLUSIVE, CBUF__ROWS_BYTE, true);
+        uint64_t done = delta ? cbuf__put_deltas(ring, rows, count) : count;
+        if (!delta) cbuf__put_rows(ring, ring->next, rows, count, row_bytes);
+        cbuf__publish(ring, ring->next + done);
+        if (locked) cbuf__lock(ring->readers_fd, CBUF__UNLOCK, CBUF__ROWS_BYTE, true);
+        rows += cbuf__span(done, row_bytes);
+        left -= done;
+        if (done < count && left == n) return CBUF_ENOSPACE;
+        if (done < count) return CBUF__AS(int64_t, n - left);
     }
     return CBUF__AS(int64_t, n);
+}
+CBUF__SLOW int64_t cbuf__write_specially(
+    cbuf_ring *ring, const void *rows, uint64_t n, uint32_t row_bytes)
+{
+    int error = cbuf__unusable(ring, row_bytes);
+    return error ? error : cbuf__write_loop(ring, rows, n, row_bytes, false);
+}
+CBUF__INLINE int64_t cbuf__write_rows(
+    cbuf_ring *ring, const void *rows, uint64_t n, uint32_t row_bytes)
+{
+    if (CBUF__UNLIKELY(ring->local->row_bytes != row_bytes))
+        return cbuf__write_specially(ring, rows, n, row_bytes);
+    return cbuf__write_loop(ring, rows, n, row_bytes, true);
 }
 
 CBUF__SLOW int cbuf__write_slowly(cbuf_ring *ring, const void *row, uint32_t row_bytes)
@@ -1246,6 +1740,7 @@ static inline void *cbuf_claim(cbuf_ring *ring, uint32_t n, int64_t *granted)
     ring->claimed = 0;
     *result = cbuf__usable(ring, ring->row_bytes);
     if (!*result && !n) *result = CBUF_EINVAL;
+    if (!*result && ring->delta) *result = CBUF_EDELTA;
     if (!*result && ring->shared_tail) *result = CBUF_ELAYOUT;
     if (*result) return NULL;
     uint64_t room = cbuf__until_end(ring, ring->next, n);
@@ -1358,7 +1853,7 @@ CBUF__SLOW uint64_t cbuf__keep_tail(cbuf_reader *reader, unsigned char *rows, ui
 }
 
 CBUF__INLINE int64_t cbuf__read_open(
-    cbuf_reader *reader, void *to, uint32_t max, uint32_t row_bytes)
+    cbuf_reader *reader, void *to, uint32_t max, uint32_t row_bytes, const bool plain)
 {
     const cbuf_ring *ring = reader->ring;
     unsigned char *rows = CBUF__AS(unsigned char *, to);
@@ -1368,8 +1863,13 @@ CBUF__INLINE int64_t cbuf__read_open(
         if (!n && !cbuf__resync(reader)) return 0;
         if (!n) continue;
         if (reader->prefetch) __builtin_prefetch(cbuf__at(ring, reader->cursor + reader->prefetch));
-        cbuf__take_rows(ring, reader->cursor, rows, n, row_bytes);
-        uint64_t oldest = cbuf__validate(ring);
+        uint64_t oldest;
+        if (plain || !ring->delta) {
+            cbuf__take_rows(ring, reader->cursor, rows, n, row_bytes);
+            oldest = cbuf__validate(ring);
+        } else {
+            oldest = cbuf__take_deltas(ring, reader->cursor, rows, n);
+        }
         if (CBUF__UNLIKELY(oldest > reader->cursor))
             n = cbuf__keep_tail(reader, rows, n, oldest, row_bytes, tries);
         if (!n) continue;
@@ -1386,7 +1886,7 @@ CBUF__SLOW int64_t cbuf__read_slowly(
     int error = cbuf__unusable(reader->ring, row_bytes);
     if (error) return error;
     if (reader->fd >= 0) cbuf__lock(reader->fd, CBUF__SHARED, CBUF__ROWS_BYTE, true);
-    int64_t n = cbuf__read_open(reader, rows, max, row_bytes);
+    int64_t n = cbuf__read_open(reader, rows, max, row_bytes, false);
     if (reader->fd >= 0) cbuf__lock(reader->fd, CBUF__UNLOCK, CBUF__ROWS_BYTE, true);
     return n;
 }
@@ -1418,7 +1918,7 @@ CBUF__INLINE int64_t cbuf__read_rows(
 {
     if (CBUF__UNLIKELY(reader->ring->local->row_bytes != row_bytes))
         return cbuf__read_slowly(reader, rows, max, row_bytes);
-    return cbuf__read_open(reader, rows, max, row_bytes);
+    return cbuf__read_open(reader, rows, max, row_bytes, true);
 }
 
 static inline int64_t cbuf_read(cbuf_reader *reader, void *rows, uint32_t max)
@@ -1438,6 +1938,7 @@ static inline int64_t cbuf_peek(cbuf_reader *reader, uint32_t max, const void **
 {
     const cbuf_ring *ring = reader->ring;
     int error = cbuf__usable(ring, ring->row_bytes);
+    if (!error && ring->delta) error = CBUF_EDELTA;
     *rows = NULL;
     reader->peeked = 0;
     while (!error && max) {
@@ -1607,8 +2108,10 @@ static inline int64_t cbuf_snapshot(const cbuf_ring *ring, void *to, uint32_t n,
         uint64_t count = head > start ? head - start : 0;
         if (first) *first = start;
         if (!count) return 0;
-        cbuf__take_rows(ring, start, rows, count, ring->row_bytes);
-        uint64_t oldest = cbuf__validate(ring);
+        uint64_t oldest = start;
+        if (ring->delta) oldest = cbuf__take_deltas(ring, start, rows, count);
+        else cbuf__take_rows(ring, start, rows, count, ring->row_bytes);
+        if (!ring->delta) oldest = cbuf__validate(ring);
         if (oldest <= start) return CBUF__AS(int64_t, count);
         if (tries < 8 || oldest >= head) continue;
         size_t bad = cbuf__span(oldest - start, ring->row_bytes);
@@ -1627,7 +2130,11 @@ static inline int cbuf_latest(const cbuf_ring *ring, void *row, uint64_t *sequen
 CBUF__SLOW bool cbuf__field(
     const cbuf_ring *ring, uint64_t sequence, uint32_t offset, size_t bytes, void *value)
 {
-    unsigned char words[16];
+    unsigned char words[16], row[CBUF__BUFFER / 2];
+    if (ring->delta) {
+        bool whole = cbuf__take_deltas(ring, sequence, row, 1) <= sequence;
+        return memcpy(value, row + offset, bytes), whole;
+    }
     cbuf__words_out(words, cbuf__at(ring, sequence) + offset / 8, (offset % 8 + bytes + 7) / 8);
     memcpy(value, words + offset % 8, bytes);
     return cbuf__validate(ring) <= sequence;
@@ -1846,8 +2353,22 @@ CBUF__SLOW const cbuf_column *cbuf__next_column(
     return next;
 }
 
-CBUF__SLOW void cbuf__write_schema(
-    cbuf__text *text, const cbuf__facts *facts, const cbuf_options *options)
+/* What other languages need to decode. The C side finds the stored places itself, and compares. */
+CBUF__SLOW void cbuf__write_delta(
+    cbuf__text *text, const cbuf__codec *codec, const cbuf_column *column)
+{
+    const cbuf__packed *d = cbuf__delta_of(codec, column);
+    if (d) cbuf__say_number(text, ",\"delta\":", d->bits);
+    if (d && d->real) {
+        cbuf__say_number(text, ",\"step\":[", CBUF__AS(uint64_t, d->multiple));
+        cbuf__say_number(text, ",", CBUF__AS(uint64_t, d->divisor));
+        cbuf__say(text, "]");
+    }
+    cbuf__say_number(text, ",\"stored\":", cbuf__stored_at(codec, column));
+}
+
+CBUF__SLOW void cbuf__write_schema(cbuf__text *text, const cbuf__facts *facts,
+    const cbuf_options *options, const cbuf__codec *codec)
 {
     bool dense = (facts->features & CBUF__DENSE) != 0;
     cbuf__say(text, "{\"format\":\"cbuf 1.0\",\"layout\":");
@@ -1858,6 +2379,12 @@ CBUF__SLOW void cbuf__write_schema(
     cbuf__say_number(text, ",\"rows_offset\":", facts->rows_offset);
     cbuf__say_number(text, ",\"head_offset\":", offsetof(struct cbuf__file, head));
     cbuf__say_number(text, ",\"reserve_offset\":", offsetof(struct cbuf__file, reserve));
+    if (codec->deltas) {
+        cbuf__say_number(text, ",\"block_rows\":", facts->block_rows);
+        cbuf__say_number(text, ",\"escapes_offset\":", facts->escapes_offset);
+        cbuf__say_number(text, ",\"bases_offset\":", facts->bases_offset);
+        cbuf__say_number(text, ",\"plane_offset\":", facts->plane_offset);
+    }
     const char *before = ",\"columns\":[\n{\"name\":\"";
     for (const cbuf_column *c = NULL; (c = cbuf__next_column(options, c)) != NULL;) {
         cbuf__say(text, before);
@@ -1865,6 +2392,7 @@ CBUF__SLOW void cbuf__write_schema(
         cbuf__say(text, "\",\"type\":\"");
         cbuf__say_type(text, c->type);
         cbuf__say_number(text, "\",\"offset\":", c->offset);
+        if (codec->deltas) cbuf__write_delta(text, codec, c);
         before = "},\n{\"name\":\"";
     }
     cbuf__say(text, "}\n]}\n");
@@ -1914,16 +2442,20 @@ CBUF__SLOW void cbuf__json_string(cbuf__json *json, char *to, size_t room)
     }
     if (to) to[n] = 0;
 }
-CBUF__SLOW uint32_t cbuf__json_number(cbuf__json *json)
+CBUF__SLOW uint64_t cbuf__json_large(cbuf__json *json, uint64_t most)
 {
-    uint32_t number = 0;
+    uint64_t number = 0;
     char c = cbuf__json_peek(json);
     if (c < '0' || c > '9') cbuf__json_fault(json, "a whole number is missing");
     for (; json->at < json->end && (c = *json->at) >= '0' && c <= '9'; json->at++) {
-        if (number > CBUF_MAX_ROW_BYTES) cbuf__json_fault(json, "a number is too large");
+        if (number > most) cbuf__json_fault(json, "a number is too large");
         else number = 10 * number + CBUF__AS(uint32_t, c - '0');
     }
     return number;
+}
+CBUF__SLOW uint32_t cbuf__json_number(cbuf__json *json)
+{
+    return CBUF__AS(uint32_t, cbuf__json_large(json, CBUF_MAX_ROW_BYTES));
 }
 CBUF__SLOW void cbuf__json_skip(cbuf__json *json) /* any value */
 {
@@ -1958,13 +2490,30 @@ CBUF__SLOW bool cbuf__json_member(cbuf__json *json, bool first, char key[CBUF_NA
     return !json->why;
 }
 
-/* A column, and where its name stands. */
-CBUF__SLOW const char *cbuf__json_column(cbuf__json *json, cbuf_column *column)
+/* [multiple, divisor] */
+CBUF__SLOW double cbuf__json_step(cbuf__json *json)
+{
+    double parts[2], step;
+    for (int i = 0; i < 2; i++) {
+        cbuf__json_need(json, i ? ',' : '[', "a step is not [multiple, divisor]");
+        uint64_t part = cbuf__json_large(json, 100000000000000u);
+        parts[i] = CBUF__AS(double, CBUF__AS(int64_t, part));
+    }
+    cbuf__json_need(json, ']', "a step is not [multiple, divisor]");
+    if (!(parts[1] > 0)) parts[1] = 1;
+    cbuf__quotient(parts, parts + 1, &step);
+    return step;
+}
+
+/* A column, and where its name stands; and how it is stored. */
+CBUF__SLOW const char *cbuf__json_column(
+    cbuf__json *json, cbuf_column *column, cbuf_delta *delta, uint32_t *stored)
 {
     char key[CBUF_NAME_BYTES], type[CBUF_NAME_BYTES] = "";
     const char *name = json->at;
     memset(column, 0, sizeof *column);
-    column->offset = UINT32_MAX;
+    memset(delta, 0, sizeof *delta);
+    column->offset = *stored = UINT32_MAX;
     for (bool first = true; cbuf__json_member(json, first, key); first = false) {
         if (!strcmp(key, "name")) {
             cbuf__json_string(json, column->name, sizeof column->name);
@@ -1973,6 +2522,12 @@ CBUF__SLOW const char *cbuf__json_column(cbuf__json *json, cbuf_column *column)
             cbuf__json_string(json, type, sizeof type);
         } else if (!strcmp(key, "offset")) {
             column->offset = cbuf__json_number(json);
+        } else if (!strcmp(key, "delta")) {
+            delta->bits = cbuf__json_number(json);
+        } else if (!strcmp(key, "step")) {
+            delta->step = cbuf__json_step(json);
+        } else if (!strcmp(key, "stored")) {
+            *stored = cbuf__json_number(json);
         } else {
             cbuf__json_skip(json);
         }
@@ -1984,10 +2539,13 @@ CBUF__SLOW const char *cbuf__json_column(cbuf__json *json, cbuf_column *column)
     return name;
 }
 
-/* What is asked of a schema: the column of that index, or of that name, or the first of a type. */
+/* What is asked of a schema: the column of that index, or of that name, or the first of a type. And
+ * how its columns are stored: a codec to be filled in, and then to be compared with what it says. */
 typedef struct cbuf__query {
     const char *name;
     uint32_t type, index;
+    cbuf__codec *codec; /* or NULL */
+    bool placed;               /* compare */
     cbuf_column found; /* its type is 0 if there is none */
     const char *why;   /* the schema's fault, or NULL */
     uint32_t end;      /* where the last column ends */
@@ -2007,6 +2565,17 @@ CBUF__SLOW void cbuf__check_column(cbuf__query *query, cbuf__json *json, const c
         : query->type      ? query->type == column->type && !query->found.type
                            : query->index == index;
     if (hit) query->found = *column;
+}
+
+CBUF__SLOW void cbuf__check_delta(cbuf__query *query, cbuf__json *json, const cbuf_column *column,
+    uint32_t index, const cbuf_delta *delta, uint32_t stored)
+{
+    const char *fault = NULL;
+    bool is = delta->bits || delta->step > 0;
+    if (!query->codec) return;
+    if (!query->placed) fault = cbuf__add_column(query->codec, column, index, is ? delta : NULL);
+    else if (cbuf__stored_at(query->codec, column) != stored) fault = "a column's stored place";
+    if (fault) cbuf__json_fault(json, fault);
 }
 
 /* Reads the whole schema and checks it: how many columns there are; 0 and query->why if it is not
@@ -2029,11 +2598,14 @@ CBUF__SLOW uint32_t cbuf__read_schema(
         cbuf__json_need(&json, '[', "\"columns\" is not an array");
         while (!json.why && !cbuf__json_take(&json, ']')) {
             cbuf_column column;
+            cbuf_delta delta;
+            uint32_t stored;
             if (count) cbuf__json_need(&json, ',', "a comma is missing");
             if (count == CBUF_MAX_COLUMNS) cbuf__json_fault(&json, "too many columns");
             if (json.why) break;
-            names[count] = cbuf__json_column(&json, &column);
-            if (!json.why) cbuf__check_column(query, &json, &column, names, count++, row_bytes);
+            names[count] = cbuf__json_column(&json, &column, &delta, &stored);
+            if (!json.why) cbuf__check_column(query, &json, &column, names, count, row_bytes);
+            if (!json.why) cbuf__check_delta(query, &json, &column, count++, &delta, stored);
         }
     }
     if (!count) cbuf__json_fault(&json, "no columns");
@@ -2068,6 +2640,23 @@ static inline int cbuf_column_at(const cbuf_ring *ring, uint32_t index, cbuf_col
 static inline int cbuf_column_find(const cbuf_ring *ring, const char *name, cbuf_column *column)
 {
     return cbuf__find_column(ring, name, 0, column);
+}
+
+static inline int cbuf_delta_at(
+    const cbuf_ring *ring, uint32_t index, cbuf_delta *delta, uint64_t *escapes)
+{
+    cbuf_column column;
+    if (!ring->file) return CBUF_ENOTOPEN;
+    if (!ring->delta || index >= ring->codec.deltas) return CBUF_EINVAL;
+    const cbuf__packed *d = ring->codec.delta + index;
+    if (escapes) *escapes = cbuf__load_relaxed(ring->codec.escapes + index);
+    if (!delta) return 0;
+    int error = cbuf_column_at(ring, d->index, &column);
+    memcpy(delta->name, column.name, sizeof delta->name);
+    delta->bits = d->bits;
+    delta->step = 0;
+    if (d->real) cbuf__quotient(&d->multiple, &d->divisor, &delta->step);
+    return error;
 }
 
 /* ========================================================================= [memory-ring] ==== */
@@ -2122,6 +2711,13 @@ CBUF__SLOW int cbuf__resolve_options(cbuf_ring *ring, const cbuf_options *option
     if (o->reserve_step > power / 2)
         return cbuf__fail_with(ring, CBUF_EINVAL, "reserve_step", o->reserve_step,
             "half the capacity is ", power / 2);
+    uint64_t block = 1;
+    while (block < (o->block_rows ? o->block_rows : 64)) block *= 2;
+    if (!o->block_rows && block > power / 2) block = power / 2;
+    o->block_rows = CBUF__AS(uint32_t, block);
+    if (block > power / 2)
+        return cbuf__fail_with(ring, CBUF_EINVAL, "block_rows", block, "half the capacity is ",
+            power / 2);
     if (!o->max_readers) o->max_readers = 64;
     if (o->max_readers > CBUF_MAX_READERS)
         return cbuf__fail_with(ring, CBUF_EINVAL, "max_readers", o->max_readers, "the limit is ",
@@ -2130,6 +2726,42 @@ CBUF__SLOW int cbuf__resolve_options(cbuf_ring *ring, const cbuf_options *option
         o->existing <= CBUF_NEW && o->block_ns >= 0 && o->demote_ns >= 0;
     return known ? 0 : cbuf__fail(ring, CBUF_EINVAL,
                            "layout, on_full, existing, block_ns or demote_ns has no such value");
+}
+
+/* Puts the columns into the codec, in the order of their offsets. */
+CBUF__SLOW const char *cbuf__plan_deltas(
+    cbuf__codec *codec, const cbuf_options *o, cbuf__facts *facts)
+{
+    uint32_t index = 0;
+    for (const cbuf_column *c = NULL; (c = cbuf__next_column(o, c)) != NULL; index++) {
+        const cbuf_delta *delta = NULL;
+        for (uint32_t k = 0; k < o->delta_count && !delta; k++)
+            if (!strncmp(c->name, o->deltas[k].name, CBUF_NAME_BYTES)) delta = o->deltas + k;
+        const char *fault = cbuf__add_column(codec, c, index, delta);
+        if (fault) return fault;
+    }
+    cbuf__place_columns(codec);
+    facts->delta_count = codec->deltas;
+    if (codec->deltas < o->delta_count) return "a delta names no column, or one that another names";
+    if (codec->deltas && o->in_place) return "rows with delta columns cannot be in_place";
+    if (codec->deltas && (o->row_bytes > 4096 || codec->stored_bytes > 4088))
+        return "rows with delta columns have more than 4,096 bytes";
+    return NULL;
+}
+
+/* Where a ring of `page` alignment has what delta columns need; the rows' place is known before. */
+CBUF__SLOW void cbuf__place_deltas(cbuf__facts *facts, uint64_t page)
+{
+    uint64_t words = facts->delta_count * facts->capacity;
+    facts->bases_offset = facts->rows_offset + facts->capacity * facts->stride;
+    facts->plane_offset = facts->bases_offset + 8 * (words / facts->block_rows);
+    facts->plane_offset = cbuf__round_up(facts->plane_offset, page);
+    facts->file_bytes = cbuf__round_up(facts->plane_offset + 8 * words, page);
+}
+/* Words of counters, and of a bit for each page of the plane. */
+CBUF__INLINE uint64_t cbuf__delta_words(const cbuf__facts *facts)
+{
+    return facts->delta_count + facts->delta_count * facts->capacity / (512 * 64) + 1;
 }
 
 /* Finds where everything goes. `page`: 4096 in a file, CBUF__LINE in memory. */
@@ -2142,11 +2774,18 @@ CBUF__SLOW int cbuf__resolve(
     memset(facts, 0, sizeof *facts);
     if (error) return error;
     bool dense = o->layout == CBUF_DENSE;
+    const char *fault = cbuf__plan_deltas(&ring->codec, options, facts);
+    if (fault) return cbuf__fail(ring, CBUF_ESCHEMA, fault);
     bool shared = !dense && !o->in_place && o->row_bytes % 8 == 0 && end + 4 <= o->row_bytes;
     uint64_t stride = cbuf__round_up(o->row_bytes + (dense || shared ? 0u : 4u), 8);
+    if (facts->delta_count) {
+        stride = cbuf__round_up(ring->codec.stored_bytes + (dense ? 0u : 4u), 8);
+        facts->features = CBUF__DELTA;
+        facts->block_rows = o->block_rows;
+    }
     for (uint64_t size = 8; o->pad_rows && size <= 64; size *= 2)
         if (stride <= size && stride > size / 2) stride = size;
-    shared = shared && stride == o->row_bytes;
+    shared = facts->delta_count ? !dense : shared && stride == o->row_bytes;
     memcpy(facts->magic, CBUF__MAGIC, 8);
     facts->byte_order = CBUF__BYTE_ORDER;
     facts->major = CBUF__MAJOR;
@@ -2163,9 +2802,16 @@ CBUF__SLOW int cbuf__resolve(
     facts->column_count = o->column_count;
     facts->schema_offset = sizeof(struct cbuf__file);
     uint64_t schema_end = facts->schema_offset + 512u + 112u * o->column_count;
+    if (facts->delta_count) schema_end += 16u * o->column_count + 64u * facts->delta_count;
     facts->gates_offset = CBUF__AS(uint32_t, cbuf__round_up(schema_end, CBUF__LINE));
-    facts->rows_offset = cbuf__round_up(facts->gates_offset + 8ull * facts->max_readers, page);
+    uint64_t gates_end = facts->gates_offset + 8ull * facts->max_readers;
+    if (facts->delta_count) {
+        facts->escapes_offset = gates_end;
+        gates_end += 8 * cbuf__delta_words(facts);
+    }
+    facts->rows_offset = cbuf__round_up(gates_end, page);
     facts->file_bytes = cbuf__round_up(facts->rows_offset + facts->capacity * stride, page);
+    if (facts->delta_count) cbuf__place_deltas(facts, page);
     return facts->file_bytes <= SIZE_MAX / 2 ? 0 : cbuf__fail_with(ring, CBUF_EINVAL,
         "the ring's size", facts->file_bytes, "the limit is ", SIZE_MAX / 2);
 }
@@ -2175,11 +2821,31 @@ CBUF__INLINE size_t cbuf__readers_size(uint64_t slots)
     return offsetof(struct cbuf__readers, slots) + cbuf__span(slots, sizeof(struct cbuf__slot));
 }
 
+/* The same of what delta columns need. */
+CBUF__SLOW bool cbuf__check_deltas(const cbuf__facts *f, uint64_t rows_end, uint64_t bytes)
+{
+    uint64_t words = f->delta_count * f->capacity, block = f->block_rows;
+    uint64_t gates_end = f->gates_offset + 8ull * f->max_readers, plane = f->plane_offset;
+    bool dense = (f->features & CBUF__DENSE) != 0, shared = (f->features & CBUF__SHARED_TAIL) != 0;
+    if (!f->delta_count || f->delta_count > CBUF_MAX_DELTAS || dense == shared) return false;
+    if (!block || block & (block - 1) || block > f->capacity / 2) return false;
+    if (f->escapes_offset % 8 || f->bases_offset % 8 || plane % (f->readers_offset ? 8 : 4096))
+        return false;
+    if (f->escapes_offset < gates_end || f->escapes_offset > f->rows_offset ||
+        (f->rows_offset - f->escapes_offset) / 8 < cbuf__delta_words(f))
+        return false;
+    return f->bases_offset >= rows_end && f->bases_offset <= bytes && plane <= bytes &&
+        plane >= f->bases_offset + 8 * (words / block) && 8 * words <= bytes - plane &&
+        f->row_bytes <= CBUF__BUFFER / 2 && f->stride <= CBUF__BUFFER / 2 &&
+        (!f->readers_offset || f->readers_offset >= plane + 8 * words);
+}
+
 /* Whether the facts of a file or memory of `bytes` bytes make sense, alone and together: 0, or an
  * error and *why. Nothing of the file is used that has not passed here. */
 CBUF__SLOW int cbuf__check_facts(const cbuf__facts *f, uint64_t bytes, const char **why)
 {
     bool dense = (f->features & CBUF__DENSE) != 0, shared = (f->features & CBUF__SHARED_TAIL) != 0;
+    bool delta = (f->features & CBUF__DELTA) != 0;
     uint64_t rows_end = f->rows_offset + f->capacity * f->stride; /* looked at when both are sane */
     uint64_t readers = f->readers_offset;
     *why = "it does not begin with a ring's mark";
@@ -2196,8 +2862,8 @@ CBUF__SLOW int cbuf__check_facts(const cbuf__facts *f, uint64_t bytes, const cha
     *why = "its row size, stride or layout";
     if (f->row_bytes < 1 || f->row_bytes > CBUF_MAX_ROW_BYTES) return CBUF_EFORMAT;
     if (f->stride % 8 || f->stride > CBUF_MAX_ROW_BYTES + 16) return CBUF_EFORMAT;
-    if (f->stride < f->row_bytes + (dense || shared ? 0u : 4u)) return CBUF_EFORMAT;
-    if (shared && (dense || f->stride != f->row_bytes)) return CBUF_EFORMAT;
+    if (!delta && f->stride < f->row_bytes + (dense || shared ? 0u : 4u)) return CBUF_EFORMAT;
+    if (shared && (dense || (!delta && f->stride != f->row_bytes))) return CBUF_EFORMAT;
     *why = "its capacity, reserve step, policy or number of reader slots";
     if (f->capacity < 2 || f->capacity > CBUF_MAX_CAPACITY) return CBUF_EFORMAT;
     if (f->capacity & (f->capacity - 1) || f->on_full > CBUF_DROP_NEWEST) return CBUF_EFORMAT;
@@ -2213,8 +2879,35 @@ CBUF__SLOW int cbuf__check_facts(const cbuf__facts *f, uint64_t bytes, const cha
     if (readers && (readers % 8 || readers < rows_end || readers > bytes ||
                        bytes - readers < cbuf__readers_size(f->max_readers)))
         return CBUF_EFORMAT;
+    *why = "what it says of its delta columns";
+    if (delta && !cbuf__check_deltas(f, rows_end, bytes)) return CBUF_EFORMAT;
     *why = NULL;
     return 0;
+}
+
+/* The same of how the columns are stored. NULL, or what is wrong. */
+CBUF__SLOW const char *cbuf__bind_deltas(
+    cbuf_ring *ring, unsigned char *base, const cbuf__facts *facts, cbuf__query *query)
+{
+    cbuf__codec *codec = &ring->codec;
+    void *escapes = base + facts->escapes_offset, *bases = base + facts->bases_offset;
+    void *plane = base + facts->plane_offset;
+    cbuf__place_columns(codec);
+    query->placed = true;
+    if (!cbuf__read_schema(ring->schema, ring->schema_bytes, ring->row_bytes, query))
+        return query->why;
+    if (codec->deltas != facts->delta_count) return "it has another number of delta columns";
+    if (codec->stored_bytes + (ring->dense ? 0u : 4u) > ring->stride)
+        return "its stored columns end beyond the stride";
+    codec->escapes = CBUF__AS(cbuf__word *, escapes);
+    codec->pages = codec->escapes + codec->deltas;
+    codec->bases = CBUF__AS(cbuf__word *, bases);
+    codec->plane = CBUF__AS(cbuf__word *, plane);
+    codec->block_rows = facts->block_rows;
+    ring->options.delta_count = codec->deltas;
+    ring->options.block_rows = facts->block_rows;
+    ring->blocks = ~(CBUF__AS(uint64_t, facts->block_rows) - 1);
+    return NULL;
 }
 
 /* Gives the handle what the checked facts say of the ring at `base`, and checks its schema. */
@@ -2232,7 +2925,10 @@ CBUF__SLOW int cbuf__bind(cbuf_ring *ring, void *base, const cbuf__facts *facts)
     o->on_full = CBUF__AS(uint8_t, facts->on_full);
     o->locked = (facts->features & CBUF__LOCKED) != 0;
     o->columns = NULL;
+    o->deltas = NULL;
     o->name = NULL;
+    o->delta_count = o->block_rows = 0;
+    memset(&ring->codec, 0, sizeof ring->codec);
     ring->file = CBUF__AS(struct cbuf__file *, base);
     ring->rows = bytes + facts->rows_offset;
     ring->gates = CBUF__AS(cbuf__word *, gates);
@@ -2240,14 +2936,16 @@ CBUF__SLOW int cbuf__bind(cbuf_ring *ring, void *base, const cbuf__facts *facts)
     ring->schema_bytes = facts->schema_bytes;
     ring->capacity = facts->capacity;
     ring->mask = facts->capacity - 1;
+    ring->blocks = UINT64_MAX;
     ring->row_bytes = facts->row_bytes;
     ring->stride = facts->stride;
     ring->last = facts->stride / 8 - 1;
+    ring->delta = (facts->features & CBUF__DELTA) != 0;
     ring->dense = o->layout == CBUF_DENSE;
     ring->shared_tail = (facts->features & CBUF__SHARED_TAIL) != 0;
     ring->locked = o->locked;
     ring->gated = o->on_full != CBUF_OVERWRITE;
-    ring->local->row_bytes = ring->locked ? 0 : ring->row_bytes;
+    ring->local->row_bytes = ring->locked || ring->delta ? 0 : ring->row_bytes;
     ring->local->plain = ring->shared_tail ? ring->local->row_bytes : 0;
     ring->local->other = ring->shared_tail ? 0 : ring->local->row_bytes;
     ring->local->always = 0;
@@ -2255,10 +2953,13 @@ CBUF__SLOW int cbuf__bind(cbuf_ring *ring, void *base, const cbuf__facts *facts)
     ring->wake_at = &ring->local->never;
     memset(&query, 0, sizeof query);
     query.type = CBUF_TIMESTAMP_NS;
+    query.codec = ring->delta ? &ring->codec : NULL;
     o->column_count =
         cbuf__read_schema(ring->schema, ring->schema_bytes, ring->row_bytes, &query);
     if (!o->column_count) return cbuf__fail(ring, CBUF_ESCHEMA, query.why);
-    if (ring->shared_tail && query.end + 4 > ring->row_bytes)
+    const char *fault = ring->delta ? cbuf__bind_deltas(ring, bytes, facts, &query) : NULL;
+    if (fault) return cbuf__fail(ring, CBUF_ESCHEMA, fault);
+    if (!ring->delta && ring->shared_tail && query.end + 4 > ring->row_bytes)
         return cbuf__fail(ring, CBUF_ESCHEMA, "a column lies where the rows' numbers are");
     ring->time_offset = query.found.type ? query.found.offset : UINT32_MAX;
     return 0;
@@ -2274,13 +2975,14 @@ CBUF__SLOW void cbuf__init_readers(struct cbuf__readers *readers, const cbuf__fa
 }
 
 /* Fills in a ring's first part, in memory that is zero, and its mark last. */
-CBUF__SLOW void cbuf__init_file(void *base, cbuf__facts *facts, const cbuf_options *options)
+CBUF__SLOW void cbuf__init_file(void *base, cbuf__facts *facts, const cbuf_options *options,
+    const cbuf__codec *codec)
 {
     char *start = CBUF__AS(char *, base), *schema = start + facts->schema_offset;
     cbuf__text text = { schema, start + facts->gates_offset, false };
     const void *from = facts;
     uint64_t magic;
-    cbuf__write_schema(&text, facts, options);
+    cbuf__write_schema(&text, facts, options, codec);
     facts->schema_bytes = CBUF__AS(uint32_t, text.at - schema);
     facts->created_ns = cbuf__now_ns(CBUF__REALTIME);
     memcpy(&magic, from, 8);
@@ -2303,6 +3005,7 @@ CBUF__SLOW void cbuf__take_over(cbuf_ring *ring)
     cbuf__store_relaxed(&file->producer_started_ns, CBUF__AS(uint64_t, now));
     ring->producer = true;
     ring->next = ring->reserved = ring->limit = head;
+    if (ring->delta) cbuf__take_over_deltas(ring);
 #ifndef CBUF_NO_OS
     bool fence = syscall(SYS_membarrier, 1 << 2 /* join the barriers of sleepers */, 0) != 0;
     cbuf__store_relaxed(&file->producer_pid, CBUF__AS(uint64_t, getpid()));
@@ -2363,7 +3066,7 @@ static inline int cbuf_create_in(
     void *readers = CBUF__AS(unsigned char *, memory) + facts.readers_offset;
     ring->readers = CBUF__AS(struct cbuf__readers *, readers);
     cbuf__init_readers(ring->readers, &facts);
-    cbuf__init_file(memory, &facts, options);
+    cbuf__init_file(memory, &facts, options, &ring->codec);
     error = cbuf__bind(ring, memory, &facts);
     if (error) return cbuf__not_open(ring, error);
     cbuf__take_over(ring);
@@ -2431,8 +3134,9 @@ CBUF__SLOW int cbuf__make_resident(cbuf_ring *ring, bool writable, const cbuf_me
     const uint8_t asked[] = { want->numa, want->populate, want->huge, want->lock };
     unsigned long nodes[16] = { 0 }, bits = 8 * sizeof nodes[0];
     void *base = ring->file;
-    size_t bytes = ring->file_bytes;
+    size_t bytes = ring->file_bytes; /* but for the escape plane: it would be made */
     struct stat file;
+    if (ring->delta) bytes = CBUF__AS(size_t, cbuf__plane_offset(ring));
     if (want->numa_node < 16 * bits) nodes[want->numa_node / bits] = 1ul << want->numa_node % bits;
     for (int i = 0; i < 4; i++) {
         long failed = 0;
@@ -2626,10 +3330,11 @@ CBUF__SLOW void *cbuf__map(int fd, uint64_t size, bool writable, bool huge)
     return base == MAP_FAILED ? NULL : base;
 }
 
-/* A new file of at least *bytes bytes that are really there, under no name yet, or under `path`
+/* A new file of at least *bytes bytes, under no name yet, or under `path`
  * where the system cannot do that. The descriptor, or an error. *bytes becomes a whole number of
- * the file system's blocks, which are 2 MiB on hugetlbfs. */
-CBUF__SLOW int cbuf__new_file(cbuf_ring *ring, const char *path, mode_t mode, uint64_t *bytes)
+ * the file system's blocks, which are 2 MiB on hugetlbfs. `solid` of them are really there. */
+CBUF__SLOW int cbuf__new_file(
+    cbuf_ring *ring, const char *path, mode_t mode, uint64_t *bytes, uint64_t solid)
 {
     struct stat file;
     cbuf__path directory = { { 0 } };
@@ -2642,7 +3347,9 @@ CBUF__SLOW int cbuf__new_file(cbuf_ring *ring, const char *path, mode_t mode, ui
     if (fstat(fd, &file) || fchmod(fd, mode)) error = errno;
     else if (file.st_blksize > 4096)
         *bytes = cbuf__round_up(*bytes, CBUF__AS(uint64_t, file.st_blksize));
-    if (!error) do error = posix_fallocate(fd, 0, CBUF__AS(off_t, *bytes));
+    if (solid > *bytes) solid = *bytes;
+    if (!error && solid < *bytes && ftruncate(fd, CBUF__AS(off_t, *bytes))) error = errno;
+    if (!error) do error = posix_fallocate(fd, 0, CBUF__AS(off_t, solid));
         while (error == EINTR);
     if (!error) return fd;
     close(fd);
@@ -2726,7 +3433,8 @@ CBUF__SLOW int cbuf__make_readers(
 {
     cbuf__path new_path = cbuf__path_of(ring, ".readers.new");
     uint64_t bytes = cbuf__round_up(cbuf__readers_size(facts->max_readers), 4096);
-    int fd = cbuf__new_file(ring, new_path.text, options->group_register ? 0660 : 0600, &bytes);
+    mode_t mode = options->group_register ? 0660 : 0600;
+    int fd = cbuf__new_file(ring, new_path.text, mode, &bytes, UINT64_MAX);
     if (fd < 0) return fd;
     void *base = cbuf__map(fd, bytes, true, false);
     ring->readers_fd = fd;
@@ -2786,14 +3494,16 @@ CBUF__SLOW int cbuf__make_ring(
     bool group = options->group_read || options->group_register;
     uint64_t clock = CBUF__AS(uint64_t, cbuf__now_ns(CBUF__REALTIME));
     facts->ring_id = (clock ^ CBUF__AS(uint64_t, getpid()) << 40) * 0x9e3779b97f4a7c15u;
-    int error = cbuf__new_file(ring, new_path.text, group ? 0640 : 0600, &facts->file_bytes);
+    uint64_t solid = facts->delta_count ? facts->plane_offset : UINT64_MAX;
+    int error =
+        cbuf__new_file(ring, new_path.text, group ? 0640 : 0600, &facts->file_bytes, solid);
     if (error < 0) return error;
     ring->fd = error;
     void *base = cbuf__map(ring->fd, facts->file_bytes, true, options->memory.huge != 0);
     if (!base) return unlink(new_path.text), cbuf__fail_errno(ring, "mapping", errno);
     ring->file = CBUF__AS(struct cbuf__file *, base);
     ring->file_bytes = CBUF__AS(size_t, facts->file_bytes);
-    cbuf__init_file(base, facts, options);
+    cbuf__init_file(base, facts, options, &ring->codec);
     error = cbuf__bind(ring, base, facts);
     if (!error) error = cbuf__make_resident(ring, true, &options->memory);
     if (!error) error = cbuf__make_readers(ring, facts, options);
@@ -2818,7 +3528,9 @@ CBUF__SLOW int cbuf__compare(cbuf_ring *ring, const cbuf_options *options, const
         { "max_readers", is->max_readers, wanted->max_readers },
         { "reserve_step", is->reserve_step, wanted->reserve_step },
         { "on_full", is->on_full, wanted->on_full },
-        { "column_count", ring->options.column_count, wanted->column_count } };
+        { "column_count", ring->options.column_count, wanted->column_count },
+        { "delta_count", ring->options.delta_count, wanted->delta_count },
+        { "block_rows", ring->options.block_rows, wanted->block_rows } };
     for (size_t k = 0; k < sizeof facts / sizeof facts[0]; k++)
         if (facts[k].is != facts[k].wanted)
             return cbuf__fail_with(ring, CBUF_EMISMATCH, facts[k].what, facts[k].is,
@@ -2829,6 +3541,15 @@ CBUF__SLOW int cbuf__compare(cbuf_ring *ring, const cbuf_options *options, const
         int missing = cbuf_column_find(ring, c->name, &there);
         if (missing || there.type != c->type || there.offset != c->offset)
             return cbuf__fail(ring, CBUF_EMISMATCH, c->name);
+    }
+    for (uint32_t k = 0; k < options->delta_count; k++) {
+        const cbuf_delta *wants = options->deltas + k;
+        cbuf_delta there;
+        uint32_t i = 0;
+        while (!cbuf_delta_at(ring, i, &there, NULL) && strcmp(there.name, wants->name)) i++;
+        if (i == options->delta_count || there.bits != wants->bits ||
+            memcmp(&there.step, &wants->step, 8))
+            return cbuf__fail(ring, CBUF_EMISMATCH, wants->name);
     }
     return 0;
 }
