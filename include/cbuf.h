@@ -310,15 +310,15 @@ struct cbuf__slot;
 #endif
 typedef struct cbuf__packed { /* a delta column, see [delta] */
     uint32_t index, offset, stored, bytes, bits; /* column; places and sizes, plain and stored */
-    bool real;                                   /* a float, */
-    double multiple, divisor;                    /* as a whole number times this, by that */
+    uint32_t kind, real;                         /* real: a float, */
+    double multiple, divisor, inverse;           /* as a whole number times this, by that */
     uint64_t base;                               /* of the block under the producer's pen */
 } cbuf__packed;
 typedef struct cbuf__run { /* columns between two delta columns, copied as they are */
     uint32_t offset, stored, bytes;
 } cbuf__run;
 typedef struct cbuf__codec { /* how a ring with delta columns stores its rows */
-    uint32_t deltas, runs, stored_bytes, block_rows;
+    uint32_t deltas, runs, stored_bytes, block_bits, chunk; /* chunk: rows that are done at a time */
     cbuf__packed delta[CBUF_MAX_DELTAS];
     cbuf__run run[CBUF_MAX_DELTAS + 1];
     cbuf__word *escapes, *pages, *bases, *plane;
@@ -996,6 +996,8 @@ enum { CBUF__CHUNK = 64, CBUF__BUFFER = 8192 }; /* rows, and bytes of stored row
 #define CBUF__SSE2 __attribute__((target("sse2,fpmath=sse")))
 #endif
 
+#define CBUF__KIND_CODE(real, bytes, bits) ((real) * 1024u + (bytes) * 64u + (bits))
+
 /* A decimal step as a quotient of whole numbers. */
 CBUF__SLOW CBUF__SSE2 bool cbuf__fraction_of(double step, double *multiple, double *divisor)
 {
@@ -1041,6 +1043,8 @@ CBUF__SLOW const char *cbuf__add_column(
     d->bytes = bytes;
     d->bits = delta->bits;
     d->real = !whole;
+    d->kind = CBUF__KIND_CODE(d->real, d->bytes, d->bits);
+    if (d->real) d->inverse = d->divisor / d->multiple;
     codec->deltas++;
     if (run->bytes) codec->runs++;
     return NULL;
@@ -1082,151 +1086,124 @@ CBUF__SLOW uint32_t cbuf__stored_at(const cbuf__codec *codec, const cbuf_column 
     return codec->run[r].stored + column->offset - codec->run[r].offset;
 }
 
-/* n values of so many bytes, `apart` bytes apart: to words, filled up with zeros; and back, cut. */
-CBUF__INLINE void cbuf__widen(
-    uint64_t *to, const unsigned char *from, size_t apart, uint32_t n, const uint32_t bytes)
+/* A value of so many bytes as a word, and back. */
+CBUF__INLINE uint64_t cbuf__load_part(const unsigned char *from, const uint32_t bytes)
 {
-    for (uint32_t i = 0; i < n; i++, from += apart) {
-        uint16_t half;
-        uint32_t word;
-        if (bytes == 1) to[i] = *from;
-        if (bytes == 2) memcpy(&half, from, 2), to[i] = half;
-        if (bytes == 4) memcpy(&word, from, 4), to[i] = word;
-        if (bytes == 8) memcpy(&to[i], from, 8);
-    }
+    uint16_t half;
+    uint32_t word;
+    if (bytes == 1) return *from;
+    if (bytes == 2) return memcpy(&half, from, 2), half;
+    if (bytes == 4) return memcpy(&word, from, 4), word;
+    return cbuf__get(from);
 }
-CBUF__INLINE void cbuf__narrow(
-    unsigned char *to, const uint64_t *from, size_t apart, uint32_t n, const uint32_t bytes)
+CBUF__INLINE void cbuf__store_part(unsigned char *to, uint64_t value, const uint32_t bytes)
 {
-    for (uint32_t i = 0; i < n; i++, to += apart) {
-        uint16_t half = CBUF__AS(uint16_t, from[i]);
-        uint32_t word = CBUF__AS(uint32_t, from[i]);
-        if (bytes == 1) *to = CBUF__AS(unsigned char, half);
-        if (bytes == 2) memcpy(to, &half, 2);
-        if (bytes == 4) memcpy(to, &word, 4);
-        if (bytes == 8) memcpy(to, &from[i], 8);
-    }
+    uint16_t half = CBUF__AS(uint16_t, value);
+    uint32_t word = CBUF__AS(uint32_t, value);
+    if (bytes == 1) *to = CBUF__AS(unsigned char, value & 255);
+    if (bytes == 2) memcpy(to, &half, 2);
+    if (bytes == 4) memcpy(to, &word, 4);
+    if (bytes == 8) memcpy(to, &value, 8);
 }
-CBUF__SLOW void cbuf__gather(
-    uint64_t *to, const unsigned char *from, size_t apart, uint32_t n, uint32_t bytes)
+/* Its lowest bits as a signed number. */
+CBUF__INLINE uint64_t cbuf__extend(uint64_t value, const uint32_t bits)
 {
-    if (bytes == 1) cbuf__widen(to, from, apart, n, 1);
-    if (bytes == 2) cbuf__widen(to, from, apart, n, 2);
-    if (bytes == 4) cbuf__widen(to, from, apart, n, 4);
-    if (bytes == 8) cbuf__widen(to, from, apart, n, 8);
-}
-CBUF__SLOW void cbuf__scatter(
-    unsigned char *to, const uint64_t *from, size_t apart, uint32_t n, uint32_t bytes)
-{
-    if (bytes == 1) cbuf__narrow(to, from, apart, n, 1);
-    if (bytes == 2) cbuf__narrow(to, from, apart, n, 2);
-    if (bytes == 4) cbuf__narrow(to, from, apart, n, 4);
-    if (bytes == 8) cbuf__narrow(to, from, apart, n, 8);
+    return CBUF__AS(uint64_t, CBUF__AS(int64_t, value << (64 - bits)) >> (64 - bits));
 }
 
-/* A double that holds whole numbers up to 2^51 in its low bits: adding it rounds, and converts. */
+/* A double in whose lowest bits stand whole numbers up to 2^51: adding it rounds, and converts. */
 #define CBUF__ROUND 6755399441055744.0 /* 1.5 * 2^52 */
 #define CBUF__ROUND_BITS 0x4338000000000000u
 
-/* Floats, as bits, to the nearest whole numbers of steps; bad[i] is not 0 where one of them is not
- * exactly that, or too large. In groups of constant size, for the compiler to vectorise. */
-CBUF__INLINE CBUF__SSE2 void cbuf__to_steps(uint64_t *v, uint64_t *bad, uint32_t n,
-    const cbuf__packed *d, const uint32_t group, const bool narrow)
+/* The bits of the float that is so many steps, and the whole number of steps next to a float; *bad
+ * is 0 if that is the very float. */
+CBUF__INLINE CBUF__SSE2 uint64_t cbuf__float_of(
+    uint64_t steps, const cbuf__packed *d, const uint32_t bytes)
 {
-    const double multiple = d->multiple, divisor = d->divisor, inverse = divisor / multiple;
-    for (uint32_t start = 0; start < n; start += group) {
-        for (uint32_t i = start; i < start + group; i++) {
-            uint32_t low = CBUF__AS(uint32_t, v[i]);
-            uint64_t bits = v[i], again;
-            float single;
-            double x, round, y;
-            memcpy(&single, &low, 4);
-            memcpy(&x, &bits, 8);
-            if (narrow) x = CBUF__AS(double, single);
-            round = x * inverse + CBUF__ROUND;
-            y = (round - CBUF__ROUND) * multiple / divisor;
-            single = CBUF__AS(float, y);
-            memcpy(&low, &single, 4);
-            memcpy(&again, &y, 8);
-            if (narrow) again = low;
-            memcpy(&v[i], &round, 8);
-            v[i] -= CBUF__ROUND_BITS;
-            bad[i] = (again ^ bits) | (v[i] + (CBUF__AS(uint64_t, 1) << 51)) >> 52;
-        }
-    }
+    double value;
+    uint32_t word;
+    steps += CBUF__ROUND_BITS;
+    memcpy(&value, &steps, 8);
+    value = (value - CBUF__ROUND) * d->multiple / d->divisor;
+    float single = CBUF__AS(float, value);
+    memcpy(&word, &single, 4);
+    memcpy(&steps, &value, 8);
+    return bytes == 4 ? word : steps;
 }
-CBUF__SLOW CBUF__SSE2 void cbuf__quantise(
-    uint64_t *v, uint64_t *bad, uint32_t n, const cbuf__packed *d)
+CBUF__INLINE CBUF__SSE2 uint64_t cbuf__steps_of(
+    uint64_t bits, const cbuf__packed *d, const uint32_t bytes, uint64_t *bad)
 {
-    if (d->bytes == 4) cbuf__to_steps(v, bad, n, d, 1, true);
-    else if (n == 1) cbuf__to_steps(v, bad, 1, d, 1, false);
-    else cbuf__to_steps(v, bad, n, d, 8, false);
-}
-CBUF__INLINE CBUF__SSE2 void cbuf__of_steps(
-    uint64_t *v, uint32_t n, const cbuf__packed *d, const uint32_t group, const bool narrow)
-{
-    const double multiple = d->multiple, divisor = d->divisor;
-    for (uint32_t start = 0; start < n; start += group) {
-        for (uint32_t i = start; i < start + group; i++) {
-            uint64_t bits = v[i] + CBUF__ROUND_BITS;
-            double y;
-            memcpy(&y, &bits, 8);
-            y = (y - CBUF__ROUND) * multiple / divisor;
-            float single = CBUF__AS(float, y);
-            uint32_t low;
-            memcpy(&low, &single, 4);
-            memcpy(&v[i], &y, 8);
-            if (narrow) v[i] = low;
-        }
-    }
-}
-CBUF__SLOW CBUF__SSE2 void cbuf__unquantise(uint64_t *v, uint32_t n, const cbuf__packed *d)
-{
-    if (d->bytes == 4) cbuf__of_steps(v, n, d, 1, true);
-    else if (n == 1) cbuf__of_steps(v, 1, d, 1, false);
-    else cbuf__of_steps(v, n, d, 8, false);
+    uint32_t word = CBUF__AS(uint32_t, bits);
+    float single;
+    double value;
+    uint64_t steps;
+    memcpy(&single, &word, 4);
+    memcpy(&value, &bits, 8);
+    value = (bytes == 4 ? CBUF__AS(double, single) : value) * d->inverse + CBUF__ROUND;
+    memcpy(&steps, &value, 8);
+    steps -= CBUF__ROUND_BITS;
+    *bad = (cbuf__float_of(steps, d, bytes) ^ bits) | (steps + (CBUF__AS(uint64_t, 1) << 51)) >> 52;
+    return steps;
 }
 
-/* Values to their differences from the base; those that do not fit, or are bad, become the escape
- * code, and bad. Whether there are any. */
-CBUF__INLINE uint64_t cbuf__subtract(uint64_t *v, uint64_t *bad, uint32_t n, uint64_t base,
-    uint32_t from_bits, uint32_t bits, const uint32_t group)
+/* n values, so many bytes apart, to their differences from the base, and back. Not 0 if there are
+ * escapes among them: values that do not fit, or are not so many steps; escape codes. */
+CBUF__INLINE CBUF__SSE2 uint64_t cbuf__pack_as(unsigned char *to, size_t apart,
+    const unsigned char *from, size_t from_apart, uint32_t n, const cbuf__packed *d,
+    const bool real, const uint32_t bytes, const uint32_t bits)
 {
-    const uint64_t one = 1, sign = one << (from_bits - 1), code = one << (bits - 1);
-    uint64_t any = 0;
-    for (uint32_t start = 0; start < n; start += group) {
-        for (uint32_t i = start; i < start + group; i++) {
-            uint64_t difference = (((v[i] - base) & (sign | (sign - 1))) ^ sign) - sign;
-            uint64_t above = difference + code; /* 1 to 2^bits - 1 if it fits */
-            bad[i] |= ((above - 1) >> bits) | (above >> bits);
-            v[i] = difference;
-            any |= bad[i];
-        }
+    const uint64_t one = 1, base = d->base;
+    uint64_t any = 0, bad = 0;
+    for (uint32_t i = 0; i < n; i++, to += apart, from += from_apart) {
+        uint64_t value = cbuf__load_part(from, bytes);
+        if (real) value = cbuf__steps_of(value, d, bytes, &bad);
+        value = cbuf__extend(value - base, real ? 64 : 8 * bytes);
+        any |= bad | (value + (one << (bits - 1)) - 1 > (one << bits) - 2);
+        cbuf__store_part(to, value, bits / 8);
     }
     return any;
 }
-/* Stored values to plain ones; whether an escape code is among them. */
-CBUF__INLINE uint64_t cbuf__add(
-    uint64_t *v, uint64_t *bad, uint32_t n, uint64_t base, uint32_t bits, const uint32_t group)
+CBUF__INLINE CBUF__SSE2 uint64_t cbuf__unpack_as(unsigned char *to, size_t apart,
+    const unsigned char *from, size_t from_apart, uint32_t n, const cbuf__packed *d,
+    const uint64_t base, const bool real, const uint32_t bytes, const uint32_t bits)
 {
-    const uint64_t code = CBUF__AS(uint64_t, 1) << (bits - 1);
     uint64_t any = 0;
-    for (uint32_t start = 0; start < n; start += group) {
-        for (uint32_t i = start; i < start + group; i++) {
-            uint64_t above = v[i] ^ code;
-            bad[i] = (above - 1) >> 63;
-            v[i] = base + above - code;
-            any |= bad[i];
-        }
+    for (uint32_t i = 0; i < n; i++, to += apart, from += from_apart) {
+        uint64_t value = cbuf__load_part(from, bits / 8);
+        any |= value == CBUF__AS(uint64_t, 1) << (bits - 1);
+        value = cbuf__extend(value, bits) + base;
+        cbuf__store_part(to, real ? cbuf__float_of(value, d, bytes) : value, bytes);
     }
     return any;
+}
+#define CBUF__KINDS(X)                                                                             \
+    X(false, 1, 8) X(false, 2, 8) X(false, 2, 16) X(false, 4, 8) X(false, 4, 16) X(false, 4, 32)   \
+    X(false, 8, 8) X(false, 8, 16) X(false, 8, 32) X(true, 4, 8) X(true, 4, 16) X(true, 4, 32)     \
+    X(true, 8, 8) X(true, 8, 16) X(true, 8, 32)
+CBUF__SLOW CBUF__SSE2 uint64_t cbuf__pack(unsigned char *to, size_t apart,
+    const unsigned char *from, size_t from_apart, uint32_t n, const cbuf__packed *d)
+{
+#define CBUF__CASE(real, bytes, bits)                                                              \
+    case CBUF__KIND_CODE(real, bytes, bits):                                                       \
+        return cbuf__pack_as(to, apart, from, from_apart, n, d, real, bytes, bits);
+    switch (d->kind) { CBUF__KINDS(CBUF__CASE) default: return 0; }
+#undef CBUF__CASE
+}
+CBUF__SLOW CBUF__SSE2 uint64_t cbuf__unpack(unsigned char *to, size_t apart,
+    const unsigned char *from, size_t from_apart, uint32_t n, const cbuf__packed *d, uint64_t base)
+{
+#define CBUF__CASE(real, bytes, bits)                                                              \
+    case CBUF__KIND_CODE(real, bytes, bits):                                                       \
+        return cbuf__unpack_as(to, apart, from, from_apart, n, d, base, real, bytes, bits);
+    switch (d->kind) { CBUF__KINDS(CBUF__CASE) default: return 0; }
+#undef CBUF__CASE
 }
 
 /* Where the base of column k is for the block of a row, and the row's word in the escape plane. */
 CBUF__INLINE cbuf__word *cbuf__base_at(const cbuf_ring *ring, uint32_t k, uint64_t sequence)
 {
     uint64_t rows = k * ring->capacity + (sequence & ring->mask);
-    return ring->codec.bases + CBUF__AS(size_t, rows / ring->codec.block_rows);
+    return ring->codec.bases + CBUF__AS(size_t, rows >> ring->codec.block_bits);
 }
 CBUF__INLINE cbuf__word *cbuf__escape_at(const cbuf_ring *ring, uint32_t k, uint64_t sequence)
 {
@@ -1256,82 +1233,82 @@ CBUF__SLOW bool cbuf__have_page(cbuf_ring *ring, const cbuf__word *word)
     return (void)ring, (void)word, true;
 }
 
-/* Puts the bad values of n rows into the escape plane. How many rows can be published: all, or
- * those before the first that the disk has no room for. */
-CBUF__SLOW uint32_t cbuf__escape(cbuf_ring *ring, uint32_t k, uint64_t sequence,
-    const unsigned char *rows, uint32_t n, uint64_t *v, const uint64_t *bad)
+/* Puts the values of n rows that do not fit into the escape plane. How many rows can be published:
+ * all, or those before the first that the disk has no room for. */
+CBUF__SLOW uint32_t cbuf__put_escapes(cbuf_ring *ring, uint32_t k, uint64_t sequence,
+    unsigned char *to, const unsigned char *from, uint32_t n)
 {
     const cbuf__packed *d = ring->codec.delta + k;
-    uint32_t count = 0, i = 0;
-    for (; i < n; i++) {
-        cbuf__word *to = cbuf__escape_at(ring, k, sequence + i);
-        if (!bad[i]) continue;
-        if (!cbuf__have_page(ring, to)) break;
-        cbuf__gather(v + i, rows + cbuf__span(i, ring->row_bytes) + d->offset, 0, 1, d->bytes);
-        cbuf__store_relaxed(to, v[i]);
-        v[i] = CBUF__AS(uint64_t, 1) << (d->bits - 1);
-        count++;
-    }
     cbuf__word *escapes = ring->codec.escapes + k;
-    if (count) cbuf__store_relaxed(escapes, cbuf__load_relaxed(escapes) + count);
+    uint32_t i = 0;
+    for (; i < n; i++, to += ring->stride, from += ring->row_bytes) {
+        cbuf__word *place = cbuf__escape_at(ring, k, sequence + i);
+        if (!cbuf__pack(to, 0, from, 0, 1, d)) continue;
+        if (!cbuf__have_page(ring, place)) break;
+        cbuf__store_relaxed(place, cbuf__load_part(from, d->bytes));
+        cbuf__store_part(to, CBUF__AS(uint64_t, 1) << (d->bits - 1), d->bits / 8);
+        cbuf__store_relaxed(escapes, cbuf__load_relaxed(escapes) + 1);
+    }
     return i;
 }
 
+/* A block's base is its first value that can be one, or that of the block before. */
+CBUF__SLOW CBUF__SSE2 void cbuf__put_base(cbuf_ring *ring, uint32_t k, uint64_t sequence,
+    const unsigned char *from, uint32_t n)
+{
+    cbuf__packed *d = ring->codec.delta + k;
+    uint64_t bad = 1;
+    for (uint32_t i = 0; bad && i < n; i++, from += ring->row_bytes) {
+        uint64_t value = cbuf__load_part(from, d->bytes);
+        if (d->real) value = cbuf__steps_of(value, d, d->bytes, &bad);
+        else bad = 0;
+        if (!bad) d->base = value;
+    }
+    cbuf__store_relaxed(cbuf__base_at(ring, k, sequence), d->base);
+}
+
 /* Stores column k of n rows of one block. How many can be published. */
-CBUF__SLOW uint32_t cbuf__encode(cbuf_ring *ring, uint32_t k, uint64_t sequence,
+CBUF__INLINE uint32_t cbuf__encode(cbuf_ring *ring, uint32_t k, uint64_t sequence,
     const unsigned char *rows, unsigned char *stored, uint32_t n)
 {
     cbuf__packed *d = ring->codec.delta + k;
-    uint64_t v[CBUF__CHUNK], bad[CBUF__CHUNK], any;
-    uint32_t from_bits = d->real ? 64 : 8 * d->bytes, full = n, good = 0;
-    cbuf__gather(v, rows + d->offset, ring->row_bytes, n, d->bytes);
-    for (; n > 1 && full % 8; full++) v[full] = v[n - 1];
-    if (d->real) cbuf__quantise(v, bad, full, d);
-    else memset(bad, 0, full * sizeof bad[0]);
-    if ((sequence & (ring->codec.block_rows - 1)) == 0) { /* a new block: its first good value */
-        while (good < n && bad[good]) good++;
-        if (good < n) d->base = v[good];
-        cbuf__store_relaxed(cbuf__base_at(ring, k, sequence), d->base);
-    }
-    if (n == 1) any = cbuf__subtract(v, bad, 1, d->base, from_bits, d->bits, 1);
-    else any = cbuf__subtract(v, bad, full, d->base, from_bits, d->bits, 8);
-    if (CBUF__UNLIKELY(any)) n = cbuf__escape(ring, k, sequence, rows, n, v, bad);
-    cbuf__scatter(stored + d->stored, v, ring->stride, n, d->bits / 8);
-    return n;
+    const unsigned char *from = rows + d->offset;
+    unsigned char *to = stored + d->stored;
+    if (!(sequence & ~ring->blocks)) cbuf__put_base(ring, k, sequence, from, n);
+    uint64_t escapes = cbuf__pack(to, ring->stride, from, ring->row_bytes, n, d);
+    return CBUF__LIKELY(!escapes) ? n : cbuf__put_escapes(ring, k, sequence, to, from, n);
 }
 
 /* Gives column k of n validated rows back. Whether escapes were read, which need a look more. */
-CBUF__SLOW bool cbuf__decode(const cbuf_ring *ring, uint32_t k, uint64_t sequence,
+CBUF__INLINE bool cbuf__decode(const cbuf_ring *ring, uint32_t k, uint64_t sequence,
     unsigned char *rows, const unsigned char *stored, uint32_t n, uint64_t base)
 {
     const cbuf__packed *d = ring->codec.delta + k;
-    uint64_t v[CBUF__CHUNK], bad[CBUF__CHUNK], any;
-    uint32_t full = n;
-    cbuf__gather(v, stored + d->stored, ring->stride, n, d->bits / 8);
-    for (; n > 1 && full % 8; full++) v[full] = v[n - 1];
-    if (n == 1) any = cbuf__add(v, bad, 1, base, d->bits, 1);
-    else any = cbuf__add(v, bad, full, base, d->bits, 8);
-    if (d->real) cbuf__unquantise(v, full, d);
-    for (uint32_t i = 0; any && i < n; i++)
-        if (bad[i]) v[i] = cbuf__load_relaxed(cbuf__escape_at(ring, k, sequence + i));
-    cbuf__scatter(rows + d->offset, v, ring->row_bytes, n, d->bytes);
-    return any != 0;
+    const unsigned char *from = stored + d->stored;
+    unsigned char *to = rows + d->offset;
+    if (!cbuf__unpack(to, ring->row_bytes, from, ring->stride, n, d, base)) return false;
+    for (uint32_t i = 0; i < n; i++, from += ring->stride, to += ring->row_bytes) {
+        if (cbuf__load_part(from, d->bits / 8) != CBUF__AS(uint64_t, 1) << (d->bits - 1)) continue;
+        cbuf__store_part(to, cbuf__load_relaxed(cbuf__escape_at(ring, k, sequence + i)), d->bytes);
+    }
+    return true;
 }
 
 /* How many of n rows lie in one block and in one buffer. */
 CBUF__INLINE uint32_t cbuf__chunk(const cbuf_ring *ring, uint64_t sequence, uint64_t n)
 {
-    uint64_t rest = ring->codec.block_rows - (sequence & (ring->codec.block_rows - 1));
-    uint64_t most = CBUF__BUFFER / ring->stride;
-    if (most > CBUF__CHUNK) most = CBUF__CHUNK;
-    if (most > rest) most = rest;
+    uint64_t rest = (sequence | ring->blocks) * UINT64_MAX; /* to the end of the block */
+    uint64_t most = rest < ring->codec.chunk ? rest : ring->codec.chunk;
     return CBUF__AS(uint32_t, n < most ? n : most);
 }
 
-/* Copies the other columns of n rows: in, or out. */
-CBUF__SLOW void cbuf__copy_runs(const cbuf_ring *ring, unsigned char *to, size_t apart_to,
+/* Copies the other columns of n rows: in, or out. In, what no column fills is zero. */
+CBUF__SLOW void cbuf__copy_others(const cbuf_ring *ring, unsigned char *to, size_t apart_to,
     const unsigned char *from, size_t apart_from, uint32_t n, bool in)
 {
+    const uint64_t zero = 0;
+    for (size_t end = ring->codec.stored_bytes & ~CBUF__AS(size_t, 7); in && end < apart_to; end += 8)
+        for (uint32_t i = 0; i < n; i++) memcpy(to + i * apart_to + end, &zero, 8);
     for (uint32_t r = 0; r < ring->codec.runs; r++) {
         const cbuf__run *run = ring->codec.run + r;
         unsigned char *put = to + (in ? run->stored : run->offset);
@@ -1349,8 +1326,7 @@ CBUF__SLOW uint64_t cbuf__put_deltas(cbuf_ring *ring, const unsigned char *rows,
     while (done < n) {
         uint64_t sequence = ring->next + done;
         uint32_t most = cbuf__chunk(ring, sequence, n - done), count = most;
-        memset(stored, 0, cbuf__span(most, ring->stride));
-        cbuf__copy_runs(ring, stored, ring->stride, rows, ring->row_bytes, most, true);
+        cbuf__copy_others(ring, stored, ring->stride, rows, ring->row_bytes, most, true);
         for (uint32_t k = 0; k < ring->codec.deltas; k++)
             count = cbuf__encode(ring, k, sequence, rows, stored, count);
         cbuf__put_rows(ring, sequence, stored, count, ring->stride);
@@ -1379,7 +1355,7 @@ CBUF__SLOW uint64_t cbuf__take_deltas(
             escapes |= cbuf__decode(ring, k, at, to, stored, count, bases[k]);
         if (escapes) oldest = cbuf__validate(ring);
         if (oldest > at) good = at = oldest;
-        else cbuf__copy_runs(ring, to, ring->row_bytes, stored, ring->stride, count, false), at += count;
+        else cbuf__copy_others(ring, to, ring->row_bytes, stored, ring->stride, count, false), at += count;
     }
     return good;
 }
@@ -2903,7 +2879,8 @@ CBUF__SLOW const char *cbuf__bind_deltas(
     codec->pages = codec->escapes + codec->deltas;
     codec->bases = CBUF__AS(cbuf__word *, bases);
     codec->plane = CBUF__AS(cbuf__word *, plane);
-    codec->block_rows = facts->block_rows;
+    while (facts->block_rows >> codec->block_bits > 1) codec->block_bits++;
+    codec->chunk = CBUF__BUFFER / ring->stride < CBUF__CHUNK ? CBUF__BUFFER / ring->stride : CBUF__CHUNK;
     ring->options.delta_count = codec->deltas;
     ring->options.block_rows = facts->block_rows;
     ring->blocks = ~(CBUF__AS(uint64_t, facts->block_rows) - 1);
