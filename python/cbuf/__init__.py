@@ -18,9 +18,12 @@ the ring was created.
     ring.view(n)           the last n rows in place, no copy, to be checked after use
     ring.to_pandas(n)      a DataFrame, with the sequence numbers as its index
     ring.schema, ring.dtype, ring.offset, ring.capacity      what numpy.memmap needs, see Ring
-    ring.head, ring.oldest, ring.state, ring.epoch, ring.stats(), ring.readers()
+    ring.head, ring.oldest, ring.state, ring.epoch, ring.stats(), ring.readers(), ring.escapes()
+
+Rows with delta columns come decoded, with the dtype of plain rows; only view() is not for them.
 
 On the command line: python3 -m cbuf ls | info NAME | tail [-f] NAME | stats NAME
+                                     | advise NAME or FILE.npy or FILE.csv
 
 WHAT IT CANNOT DO. It needs an x86-64 processor, whose loads stay in order; on others it refuses,
 for Python cannot issue the fence that they need. A follower polls: it sees rows up to a
