@@ -2880,7 +2880,8 @@ CBUF__SLOW const char *cbuf__bind_deltas(
     codec->bases = CBUF__AS(cbuf__word *, bases);
     codec->plane = CBUF__AS(cbuf__word *, plane);
     while (facts->block_rows >> codec->block_bits > 1) codec->block_bits++;
-    codec->chunk = CBUF__BUFFER / ring->stride < CBUF__CHUNK ? CBUF__BUFFER / ring->stride : CBUF__CHUNK;
+    codec->chunk = CBUF__BUFFER / ring->stride;
+    if (codec->chunk > CBUF__CHUNK) codec->chunk = CBUF__CHUNK;
     ring->options.delta_count = codec->deltas;
     ring->options.block_rows = facts->block_rows;
     ring->blocks = ~(CBUF__AS(uint64_t, facts->block_rows) - 1);

@@ -552,7 +552,7 @@ BAD_FACTS = {
     "on_full": [(3, FORMAT), (2**32 - 1, FORMAT)]}
 # What the text speaks of, where that is not the field's name.
 SPEAKS_OF = {"magic": "start like a ring", "byte_order": "byte order|endian", "major": "format",
-             "features": "features|layout", "file_bytes": "header says", "rows_offset": "rows",
+             "features": "features|layout|delta", "file_bytes": "header says", "rows_offset": "rows",
              "capacity": "capacity|size of the rows", "readers_offset": "readers' table",
              "row_bytes": "row_bytes|stride", "stride": "stride|size of the rows", "schema_offset": "schema", "schema_bytes": "schema",
              "gates_offset": "gates|place of the rows", "column_count": "column"}
