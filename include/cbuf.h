@@ -999,8 +999,9 @@ enum { CBUF__CHUNK = 64, CBUF__BUFFER = 8192 }; /* rows, and bytes of stored row
 #define CBUF__KIND_CODE(real, bytes, bits) ((real) * 1024u + (bytes) * 64u + (bits))
 
 /* A decimal step as a quotient of whole numbers. */
-CBUF__SLOW CBUF__SSE2 bool cbuf__fraction_of(double step, double *multiple, double *divisor)
+CBUF__SLOW CBUF__SSE2 bool cbuf__fraction_of(const double *of, double *multiple, double *divisor)
 {
+    const double step = *of; /* by pointers: registers differ without SSE2 */
     if (!(step > 0 && step <= 1e15)) return false;
     for (*divisor = 1; *divisor <= 1e15 && step * *divisor <= 1e15; *divisor *= 10) {
         *multiple = CBUF__AS(double, CBUF__AS(int64_t, step * *divisor + 0.5));
@@ -1033,7 +1034,7 @@ CBUF__SLOW const char *cbuf__add_column(
         return "a delta column's bits are not 8, 16 or 32, or more than the column has";
     cbuf__packed *d = codec->delta + codec->deltas;
     if (whole ? delta->step < 0 || delta->step > 0
-              : !cbuf__fraction_of(delta->step, &d->multiple, &d->divisor))
+              : !cbuf__fraction_of(&delta->step, &d->multiple, &d->divisor))
         return "a float's step is no decimal number, or an integer has a step";
 #ifdef __FAST_MATH__
     if (!whole) return "compiled with -ffast-math, which rounds quotients in other ways";

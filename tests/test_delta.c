@@ -4,6 +4,8 @@
 
 #include "cbuf_advise.h"
 
+#include <float.h>
+
 /* ---- rows of every type, beside columns that are no delta columns ---- */
 
 struct all {
@@ -316,6 +318,7 @@ TEST(every_multiple_of_a_decimal_step_fits)
     struct row { double x; float y; } __attribute__((aligned(8)));
     typedef struct row a_row;
     const cbuf_column two[] = { CBUF_COLUMN(a_row, x), CBUF_COLUMN(a_row, y) };
+    const bool rounds_once = FLT_EVAL_METHOD == 0;
     for (size_t c = 0; c < COUNT_OF(cases); c++) {
         const cbuf_delta deltas[] = { { "x", 32, cases[c].step }, { "y", 32, cases[c].step } };
         cbuf_options options = options_of(64, two, 2);
@@ -333,8 +336,9 @@ TEST(every_multiple_of_a_decimal_step_fits)
             assert_memory_equal(&row.x, &back.x, sizeof row.x);
             assert_memory_equal(&row.y, &back.y, sizeof row.y);
         }
-        assert_int_equal(escapes_of(&pair.ring, 0), 0);
-        assert_int_equal(escapes_of(&pair.ring, 1), 0);
+        /* where this test itself rounds twice (the 387 does) some are no multiples */
+        assert_true(escapes_of(&pair.ring, 0) <= (rounds_once ? 0 : 400));
+        assert_true(escapes_of(&pair.ring, 1) <= (rounds_once ? 0 : 400));
         close_pair(&pair);
     }
 }
@@ -526,6 +530,7 @@ TEST(advice_finds_steps_and_widths_and_a_ring_made_so_takes_what_was_promised)
     static struct tick rows[N];
     uint64_t seed = 5, escapes = 0;
     int64_t price = 10000;
+    const double cent = 0.01, nickel = 0.05;
     cbuf_advice advice;
     struct pair pair;
     memset(rows, 0, sizeof rows);
@@ -548,8 +553,10 @@ TEST(advice_finds_steps_and_widths_and_a_ring_made_so_takes_what_was_promised)
     for (uint32_t k = 0; k < advice.delta_count; k++) {
         escapes += escapes_of(&pair.ring, k);
         assert_true(escapes_of(&pair.ring, k) == (uint64_t)(advice.escapes[k] * N + 0.5));
-        if (!strcmp(advice.deltas[k].name, "bid")) assert_true(advice.deltas[k].step == 0.01);
-        if (!strcmp(advice.deltas[k].name, "ask")) assert_true(advice.deltas[k].step == 0.05);
+        if (!strcmp(advice.deltas[k].name, "bid"))
+            assert_memory_equal(&advice.deltas[k].step, &cent, sizeof cent);
+        if (!strcmp(advice.deltas[k].name, "ask"))
+            assert_memory_equal(&advice.deltas[k].step, &nickel, sizeof nickel);
     }
     assert_true(escapes < N / 100);
     assert_true(cbuf_stride(&pair.ring) <= advice.stored_bytes);
