@@ -131,10 +131,13 @@ class Plane:
 @pytest.mark.parametrize("where", ["copy", "bases", "decode", "plane"])
 @pytest.mark.parametrize("before", [False, True])
 @pytest.mark.parametrize("rows", [1, 3, 40, 100])
+@pytest.mark.parametrize("wild", [0, 0.3])  # no escapes, or many
 def test_what_is_overwritten_in_the_middle_is_lost_and_never_decoded_with_another_base(
-        library, tmp_path, monkeypatch, dense, where, before, rows):
-    with Writer(library, tmp_path / "ring", dense) as writer, cbuf.open(writer.path) as ring:
-        writer.write(rows_of(1, 130, 0.3))
+        library, tmp_path, monkeypatch, dense, where, before, rows, wild):
+    with Writer(library, tmp_path / "ring", dense, bits=8 if wild else 32) as writer, cbuf.open(writer.path) as ring:
+        writer.write(rows_of(1, 130, wild))
+        if not wild:
+            where = "bases" if where == "plane" else where
         ring._deltas._plane = Plane(ring._deltas._plane)
         owner, name = {"copy": (ring, "_copy"), "bases": (ring._deltas, "bases"), "decode": (ring._deltas, "decode"),
                        "plane": (ring._deltas._plane, "look")}[where]
@@ -142,10 +145,10 @@ def test_what_is_overwritten_in_the_middle_is_lost_and_never_decoded_with_anothe
 
         def disturbed(*arguments):
             if before and not done:
-                done.append(writer.write(rows_of(2, rows, 0.3)))
+                done.append(writer.write(rows_of(2, rows, wild)))
             result = original(*arguments)
             if not before and not done:
-                done.append(writer.write(rows_of(2, rows, 0.3)))
+                done.append(writer.write(rows_of(2, rows, wild)))
             return result
         monkeypatch.setattr(owner, name, disturbed)
         got = ring[130 - CAPACITY:130]
