@@ -314,13 +314,13 @@ typedef struct cbuf__packed { /* a delta column, see [delta] */
     double multiple, divisor, inverse;           /* as a whole number times this, by that */
     uint64_t base;                               /* of the block under the producer's pen */
 } cbuf__packed;
-typedef struct cbuf__run { /* columns between two delta columns, copied as they are */
+typedef struct cbuf__run { /* columns without a gap or a delta column between, copied as they are */
     uint32_t offset, stored, bytes;
 } cbuf__run;
 typedef struct cbuf__codec { /* how a ring with delta columns stores its rows */
     uint32_t deltas, runs, stored_bytes, block_bits, chunk; /* chunk: rows that are done at a time */
     cbuf__packed delta[CBUF_MAX_DELTAS];
-    cbuf__run run[CBUF_MAX_DELTAS + 1];
+    cbuf__run run[2 * CBUF_MAX_DELTAS];
     cbuf__word *escapes, *pages, *bases, *plane;
 } cbuf__codec;
 
@@ -1021,10 +1021,13 @@ CBUF__SLOW const char *cbuf__add_column(
     cbuf__codec *codec, const cbuf_column *column, uint32_t index, const cbuf_delta *delta)
 {
     uint32_t bytes = CBUF_TYPE_BYTES(column->type), kind = column->type >> 24;
-    cbuf__run *run = codec->run + codec->runs;
-    if (!delta) { /* the run of those behind the last delta column */
-        if (!run->bytes) run->offset = column->offset;
-        run->bytes = column->offset + bytes - run->offset;
+    if (!delta) {
+        cbuf__run *run = codec->run + codec->runs;
+        bool more = codec->runs && run[-1].offset + run[-1].bytes == column->offset;
+        if (more) return run[-1].bytes += bytes, NULL;
+        if (codec->runs++ == 2 * CBUF_MAX_DELTAS) return "more gaps between columns than there may be";
+        run->offset = column->offset;
+        run->bytes = bytes;
         return NULL;
     }
     bool whole = kind == 1 || kind == 2 || kind == 5;
@@ -1047,7 +1050,6 @@ CBUF__SLOW const char *cbuf__add_column(
     d->kind = CBUF__KIND_CODE(d->real, d->bytes, d->bits);
     if (d->real) d->inverse = d->divisor / d->multiple;
     codec->deltas++;
-    if (run->bytes) codec->runs++;
     return NULL;
 }
 
@@ -1062,7 +1064,6 @@ CBUF__SLOW void cbuf__place_columns(cbuf__codec *codec)
             end += bits / 8;
         }
     }
-    if (codec->run[codec->runs].bytes) codec->runs++;
     for (uint32_t r = 0; r < codec->runs; r++) {
         codec->run[r].stored = end;
         end += codec->run[r].bytes;
@@ -1303,6 +1304,11 @@ CBUF__INLINE uint32_t cbuf__chunk(const cbuf_ring *ring, uint64_t sequence, uint
     return CBUF__AS(uint32_t, n < most ? n : most);
 }
 
+CBUF__INLINE void cbuf__copy_each(unsigned char *to, size_t apart, const unsigned char *from,
+    size_t from_apart, uint32_t n, const size_t bytes)
+{
+    for (uint32_t i = 0; i < n; i++, to += apart, from += from_apart) memcpy(to, from, bytes);
+}
 /* Copies the other columns of n rows: in, or out. In, what no column fills is zero. */
 CBUF__SLOW void cbuf__copy_others(const cbuf_ring *ring, unsigned char *to, size_t apart_to,
     const unsigned char *from, size_t apart_from, uint32_t n, bool in)
@@ -1314,8 +1320,9 @@ CBUF__SLOW void cbuf__copy_others(const cbuf_ring *ring, unsigned char *to, size
         const cbuf__run *run = ring->codec.run + r;
         unsigned char *put = to + (in ? run->stored : run->offset);
         const unsigned char *get = from + (in ? run->offset : run->stored);
-        for (uint32_t i = 0; i < n; i++, put += apart_to, get += apart_from)
-            memcpy(put, get, run->bytes);
+        if (run->bytes == 4) cbuf__copy_each(put, apart_to, get, apart_from, n, 4);
+        else if (run->bytes == 8) cbuf__copy_each(put, apart_to, get, apart_from, n, 8);
+        else cbuf__copy_each(put, apart_to, get, apart_from, n, run->bytes);
     }
 }
 
@@ -2710,6 +2717,7 @@ CBUF__SLOW const char *cbuf__plan_deltas(
     cbuf__codec *codec, const cbuf_options *o, cbuf__facts *facts)
 {
     uint32_t index = 0;
+    if (!o->delta_count) return NULL;
     for (const cbuf_column *c = NULL; (c = cbuf__next_column(o, c)) != NULL; index++) {
         const cbuf_delta *delta = NULL;
         for (uint32_t k = 0; k < o->delta_count && !delta; k++)

@@ -3,8 +3,7 @@
  * `deltas`, `delta_count` and `block_rows`. Takes cbuf.h with it; C11 and C++11.
  *
  *   cbuf_advice advice;
- *   if (cbuf_advise(columns, 4, sizeof(struct tick), ticks, 10000, &advice) == 0 &&
- *       advice.stored_bytes < 0.8 * advice.plain_bytes)
+ *   if (cbuf_advise(columns, 4, sizeof(struct tick), ticks, 10000, &advice) == 0)
  *       options.deltas = advice.deltas, options.delta_count = advice.delta_count,
  *       options.block_rows = advice.block_rows;
  *
@@ -26,8 +25,8 @@ typedef struct cbuf_advice {
 } cbuf_advice;
 
 /* Proposes the columns and the block length that take the fewest bytes for n rows (2 at least)
- * like these, and of those the widest. At most CBUF_MAX_DELTAS columns. 0, or CBUF_EINVAL. Looks at
- * each value some 40 times. */
+ * like these, and of those the widest; none (delta_count is 0) if that saves less than a tenth. At
+ * most CBUF_MAX_DELTAS columns. 0, or CBUF_EINVAL. Looks at each value some 40 times. */
 static inline int cbuf_advise(const cbuf_column *columns, uint32_t column_count,
     uint32_t row_bytes, const void *rows, uint64_t n, cbuf_advice *advice);
 
@@ -112,7 +111,8 @@ CBUF__SLOW bool cbuf__sample_step(cbuf__sample *sample)
     return true;
 }
 
-/* What the column takes with so many bits: pages of the escape plane have 512 rows of a column. */
+/* What the column takes with so many bits. Pages of the escape plane have 512 rows of a column, and
+ * once made they stay: those that the sample would need are a tenth of what the ring will need. */
 CBUF__SLOW cbuf__choice cbuf__sample_try(const cbuf__sample *sample, uint32_t bits, uint64_t block)
 {
     const uint64_t code = CBUF__AS(uint64_t, 1) << (bits - 1), n = sample->n;
@@ -133,9 +133,9 @@ CBUF__SLOW cbuf__choice cbuf__sample_try(const cbuf__sample *sample, uint32_t bi
         pages += page != i / 512;
         page = i / 512;
     }
-    double made = CBUF__AS(double, pages) / CBUF__AS(double, (n + 511) / 512);
+    double made = 10 * CBUF__AS(double, pages) / CBUF__AS(double, (n + 511) / 512);
     cbuf__choice choice = { bits, bits / 8, CBUF__AS(double, escapes) / CBUF__AS(double, n),
-        8 / CBUF__AS(double, block) + 8 * made };
+        8 / CBUF__AS(double, block) + 8 * (made < 1 ? made : 1) };
     return choice;
 }
 
@@ -209,13 +209,14 @@ static inline int cbuf_advise(const cbuf_column *columns, uint32_t column_count,
     static const uint32_t blocks[] = { 64, 16, 32, 128, 256, 512 }; /* the default first */
     cbuf__sample samples[CBUF_MAX_DELTAS];
     bool possible[CBUF_MAX_COLUMNS];
-    uint32_t used = 0;
+    uint32_t used = 0, end = 0;
     cbuf_advice other;
     if (n < 2 || !column_count || column_count > CBUF_MAX_COLUMNS) return CBUF_EINVAL;
     for (uint32_t c = 0; c < column_count; c++) {
         uint32_t bytes = CBUF_TYPE_BYTES(columns[c].type), kind = columns[c].type >> 24;
         possible[c] = kind == 1 || kind == 2 || kind == 3 || kind == 5;
         if (CBUF__AS(uint64_t, columns[c].offset) + bytes > row_bytes) return CBUF_EINVAL;
+        if (columns[c].offset + bytes > end) end = columns[c].offset + bytes;
         if (!possible[c] || used == CBUF_MAX_DELTAS || bytes > 8) continue;
         cbuf__sample sample = { CBUF__AS(const unsigned char *, rows) + columns[c].offset, n,
             row_bytes, bytes, kind == 3, 1, 1, 0 };
@@ -227,7 +228,11 @@ static inline int cbuf_advise(const cbuf_column *columns, uint32_t column_count,
         cbuf__advise_blocks(columns, column_count, samples, possible, blocks[k], &other);
         if (!k || other.stored_bytes < 0.99 * advice->stored_bytes) *advice = other;
     }
-    advice->plain_bytes = CBUF__AS(double, (row_bytes + 7) / 8 * 8);
+    bool padded = row_bytes % 8 == 0 && end + 4 <= row_bytes; /* there the number is */
+    advice->plain_bytes = CBUF__AS(double, (row_bytes + (padded ? 0u : 4u) + 7) / 8 * 8);
+    if (advice->stored_bytes <= 0.9 * advice->plain_bytes) return 0;
+    advice->stored_bytes = advice->plain_bytes;
+    advice->delta_count = 0;
     return 0;
 }
 

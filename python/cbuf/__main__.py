@@ -153,10 +153,11 @@ def _advise(options):
          "%.2f" % one.bytes) for one in advice.columns])
     print("\nblocks of %d rows; %.1f bytes a row instead of %d%s" % (
         advice.block_rows, advice.bytes, advice.plain,
-        "" if advice.worth else ": plain rows are as good"))
-    print("static const cbuf_delta deltas[] = { %s };" % ", ".join(
-        '{ "%s", %d, %s }' % (one.name, one.bits, repr(one.step) if one.step else "0")
-        for one in advice.columns if one.bits))
+        "" if advice.worth else ": plain rows are best"))
+    if advice.worth:
+        print("static const cbuf_delta deltas[] = { %s };" % ", ".join(
+            '{ "%s", %d, %s }' % (one.name, one.bits, repr(one.step) if one.step else "0")
+            for one in advice.columns if one.bits))
 
 
 def _time(ns):

@@ -44,7 +44,10 @@ def advise(rows):
         advice = _with_blocks(rows, whole, block)
         if best is None or advice.bytes < 0.99 * best.bytes:
             best = advice
-    return best
+    if best.worth:
+        return best
+    return best._replace(bytes=float(best.plain), columns=[
+        Column(name, 0, 0.0, 0.0, float(rows.dtype[name].itemsize)) for name in rows.dtype.names])
 
 
 def _with_blocks(rows, whole, block):
@@ -60,8 +63,11 @@ def _with_blocks(rows, whole, block):
     columns = [Column(name, bits, whole[name][3] if bits else 0.0, escapes, stored + more)
                for name, (bits, escapes, _, stored, more) in chosen.items()]
     total = stride + sum(one[4] for one in chosen.values())
-    plain = -(-rows.dtype.itemsize // 8) * 8
-    return Advice(columns, block, total, plain, total < 0.8 * plain)
+    size = rows.dtype.itemsize
+    end = max(kind.itemsize + offset for kind, offset in rows.dtype.fields.values())
+    padded = size % 8 == 0 and end + 4 <= size  # there the row's number is
+    plain = -(-(size + (0 if padded else 4)) // 8) * 8
+    return Advice(columns, block, total, plain, total <= 0.9 * plain)
 
 
 def _stride(chosen):
@@ -87,7 +93,7 @@ def _choices(dtype, whole, block):
         most = (1 << (bits - 1)) - 1
         escapes = bad | (differences > most) | (differences < -most)
         pages = np.logical_or.reduceat(escapes, np.arange(0, len(escapes), PAGE_ROWS)).mean()
-        more = 8 / block + 8 * pages
+        more = 8 / block + 8 * min(1, 10 * pages)  # once made they stay: a ring needs ten times
         options.append((bits, float(escapes.mean()), bits // 8 + more, bits // 8, float(more)))
     return options
 
