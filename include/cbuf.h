@@ -1530,15 +1530,14 @@ CBUF__SLOW bool cbuf__await_gates(cbuf_ring *ring, uint64_t rows, int64_t ns)
     cbuf__count(&ring->file->waits, 1);
     for (;;) {
         struct cbuf__slot *slot = &ring->readers->slots[ring->slowest];
-        uint64_t seen = cbuf__load_relaxed(&slot->cursor);
-        for (int i = 0; i < 1000 && cbuf__load_relaxed(&slot->cursor) == seen; i++) cbuf__pause();
+        uint64_t wanted = ring->next + rows - ring->capacity;
+        wanted = (wanted + ~ring->blocks) & ring->blocks;
+        for (int i = 0; i < 1000 && cbuf__load_relaxed(&slot->cursor) < wanted; i++) cbuf__pause();
         cbuf__scan_gates(ring);
         if (ring->limit < ring->next + rows && cbuf__mind_slowest(ring)) cbuf__scan_gates(ring);
         if (ring->limit >= ring->next + rows) return true;
         if (ns >= 0 && (left = start + ns - cbuf__now_ns(CBUF__MONOTONIC)) <= 0) return false;
         bool sure;
-        uint64_t wanted = ring->next + rows - ring->capacity;
-        wanted = (wanted + ~ring->blocks) & ring->blocks;
         uint64_t count = cbuf__wish(&ring->readers->room, wanted, &sure);
         cbuf__scan_gates(ring); /* E4: the second look */
         if (ring->limit >= ring->next + rows) return true;
@@ -1869,9 +1868,10 @@ CBUF__SLOW int64_t cbuf__read_slowly(
 {
     int error = cbuf__unusable(reader->ring, row_bytes);
     if (error) return error;
-    if (reader->fd >= 0) cbuf__lock(reader->fd, CBUF__SHARED, CBUF__ROWS_BYTE, true);
+    bool locked = reader->ring->locked && reader->fd >= 0;
+    if (locked) cbuf__lock(reader->fd, CBUF__SHARED, CBUF__ROWS_BYTE, true);
     int64_t n = cbuf__read_open(reader, rows, max, row_bytes, false);
-    if (reader->fd >= 0) cbuf__lock(reader->fd, CBUF__UNLOCK, CBUF__ROWS_BYTE, true);
+    if (locked) cbuf__lock(reader->fd, CBUF__UNLOCK, CBUF__ROWS_BYTE, true);
     return n;
 }
 
