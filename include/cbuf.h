@@ -48,8 +48,8 @@
  *   demote    to make a gate lossy because its reader stood still too long
  *   claim     to take room for rows, to be filled in place and then published
  *   retired   said of a ring that was removed or replaced while mapped
- *   delta     a column stored as its difference from its block's base; what does not fit, an escape,
- *             stands whole in the escape plane: see [delta]
+ *   delta     a column stored as its difference from its block's base; what does not fit, an
+ *             escape, stands whole in the escape plane: see [delta]
  *
  * WHAT HOLDS, AND WHAT DOES NOT
  *
@@ -318,7 +318,7 @@ typedef struct cbuf__run { /* columns without a gap or a delta column between, c
     uint32_t offset, stored, bytes;
 } cbuf__run;
 typedef struct cbuf__codec { /* how a ring with delta columns stores its rows */
-    uint32_t deltas, runs, stored_bytes, block_bits, chunk; /* chunk: rows that are done at a time */
+    uint32_t deltas, runs, stored_bytes, block_bits, chunk; /* chunk: rows done at a time */
     cbuf__packed delta[CBUF_MAX_DELTAS];
     cbuf__run run[2 * CBUF_MAX_DELTAS];
     cbuf__word *escapes, *pages, *bases, *plane;
@@ -442,8 +442,8 @@ static inline int64_t cbuf_write_columns(
  * n is 1) says for how many: fewer at the ring's end, or for more than a quarter of it. NULL if
  * the policy refuses (*granted is 0), or with an error code in *granted; a ring whose rows carry
  * their number in the struct's padding must be made with in_place (CBUF_ELAYOUT), and one with
- * delta columns has nothing to fill (CBUF_EDELTA). Readers see nothing before cbuf_publish; a second
- * claim replaces the first. */
+ * delta columns has nothing to fill (CBUF_EDELTA). Readers see nothing before cbuf_publish; a
+ * second claim replaces the first. */
 static inline void *cbuf_claim(cbuf_ring *ring, uint32_t n, int64_t *granted);
 /* Publishes the first n rows of the claim and ends it; 0 gives it up. n, or CBUF_EINVAL if fewer
  * were claimed. */
@@ -969,23 +969,23 @@ CBUF__INLINE uint64_t cbuf__validate(const cbuf_ring *ring)
  * fit, or is not exactly so many steps (also NaN, -0.0, infinity), stores the escape code, the
  * smallest number of its bits, and its bytes go to the row's word in the escape plane.
  *
- *   | facts ... gates | escapes, pages | rows, `stride` bytes each | bases | . . plane . . |
- *                        |       |        |                          |       8 bytes a row and delta
- *      counts of escapes +       |        |                          |       column, by columns: a
- *      (a word for each column)  |        |                          |       sparse part of the file;
- *      a bit for each page of ---+        |                          |       a page is made before
- *      the plane: it is there             |                          |       the first escape in it
- *                                         |   word b of column k, for block b of the ring
- *      +---------+--------+--------+------+---------------+-----+--------+
- *      | 32 bits | 16 ... | 8 ...  | all other columns, | pad | number |   the widest deltas first;
- *      +---------+--------+--------+ as they are        |     |        |   the number: not if dense
- *                                  +--------------------+-----+--------+
+ *   | facts ... gates | counts, pages | rows | bases | escape plane, sparse . . . |
+ *                          |       |       |      |        |
+ *     of escapes: a word --+       |       |      |        +- 8 bytes a row and delta column,
+ *     for each delta column        |       |      |           column by column; a page is made
+ *     a bit for each page of the --+       |      |           before the first escape in it
+ *     plane that was made                  |      +- 8 bytes a block and delta column, likewise
+ *                                          |
+ *     +------------+------------+-----------+---------------+-----+--------+
+ *     | 32 bits .. | 16 bits .. | 8 bits .. | other columns | pad | number |
+ *     +------------+------------+-----------+---------------+-----+--------+
+ *       differences, the widest first         as they are           (numbered)
  *
  * Bases and escapes are words like those of rows, stored between W1 and W2, loaded between R2 and
- * R1. As one base serves a whole block, `reserve` moves in whole blocks: a base is never overwritten
- * while one row that it decodes may still be trusted. A reader decodes only what was validated, so
- * that it looks for no escape that is not there (its page might not be either), and validates the
- * escapes once more. A successor continues in the middle of a block with that block's base. */
+ * R1. As one base serves a whole block, `reserve` moves in whole blocks: no base is overwritten as
+ * long as a row that it decodes may be trusted. A reader decodes only what was validated, so that
+ * it looks for no escape that is not there (its page might not be either), and validates again
+ * after it looked. A successor goes on in the middle of a block with that block's base. */
 enum { CBUF__CHUNK = 64, CBUF__BUFFER = 8192 }; /* rows, and bytes of stored rows, at a time */
 
 #if !defined __i386__ || defined __SSE2_MATH__
@@ -1010,7 +1010,8 @@ CBUF__SLOW CBUF__SSE2 bool cbuf__fraction_of(const double *of, double *multiple,
     }
     return false;
 }
-CBUF__SLOW CBUF__SSE2 void cbuf__quotient(const double *multiple, const double *divisor, double *step)
+CBUF__SLOW CBUF__SSE2 void cbuf__quotient(
+    const double *multiple, const double *divisor, double *step)
 {
     *step = *multiple / *divisor;
 }
@@ -1025,7 +1026,7 @@ CBUF__SLOW const char *cbuf__add_column(
         cbuf__run *run = codec->run + codec->runs;
         bool more = codec->runs && run[-1].offset + run[-1].bytes == column->offset;
         if (more) return run[-1].bytes += bytes, NULL;
-        if (codec->runs++ == 2 * CBUF_MAX_DELTAS) return "more gaps between columns than there may be";
+        if (codec->runs++ == 2 * CBUF_MAX_DELTAS) return "too many gaps between columns";
         run->offset = column->offset;
         run->bytes = bytes;
         return NULL;
@@ -1314,7 +1315,7 @@ CBUF__SLOW void cbuf__copy_others(const cbuf_ring *ring, unsigned char *to, size
     const unsigned char *from, size_t apart_from, uint32_t n, bool in)
 {
     const uint64_t zero = 0;
-    for (size_t end = ring->codec.stored_bytes & ~CBUF__AS(size_t, 7); in && end < apart_to; end += 8)
+    for (size_t end = ring->codec.stored_bytes / 8 * 8; in && end < apart_to; end += 8)
         for (uint32_t i = 0; i < n; i++) memcpy(to + i * apart_to + end, &zero, 8);
     for (uint32_t r = 0; r < ring->codec.runs; r++) {
         const cbuf__run *run = ring->codec.run + r;
@@ -1362,8 +1363,12 @@ CBUF__SLOW uint64_t cbuf__take_deltas(
         for (uint32_t k = 0; oldest <= at && k < ring->codec.deltas; k++)
             escapes |= cbuf__decode(ring, k, at, to, stored, count, bases[k]);
         if (escapes) oldest = cbuf__validate(ring);
-        if (oldest > at) good = at = oldest;
-        else cbuf__copy_others(ring, to, ring->row_bytes, stored, ring->stride, count, false), at += count;
+        if (oldest > at) {
+            good = at = oldest;
+            continue;
+        }
+        cbuf__copy_others(ring, to, ring->row_bytes, stored, ring->stride, count, false);
+        at += count;
     }
     return good;
 }
@@ -2523,8 +2528,8 @@ CBUF__SLOW const char *cbuf__json_column(
     return name;
 }
 
-/* What is asked of a schema: the column of that index, or of that name, or the first of a type. And
- * how its columns are stored: a codec to be filled in, and then to be compared with what it says. */
+/* What is asked of a schema: the column of that index, or of that name, or the first of a type; and
+ * how columns are stored: a codec to be filled in, and then to be compared with what it says. */
 typedef struct cbuf__query {
     const char *name;
     uint32_t type, index;
@@ -2712,7 +2717,7 @@ CBUF__SLOW int cbuf__resolve_options(cbuf_ring *ring, const cbuf_options *option
                            "layout, on_full, existing, block_ns or demote_ns has no such value");
 }
 
-/* Puts the columns into the codec, in the order of their offsets. */
+/* Puts the columns into the codec, in the order of their offsets. The fault, or NULL. */
 CBUF__SLOW const char *cbuf__plan_deltas(
     cbuf__codec *codec, const cbuf_options *o, cbuf__facts *facts)
 {
@@ -2870,7 +2875,7 @@ CBUF__SLOW int cbuf__check_facts(const cbuf__facts *f, uint64_t bytes, const cha
     return 0;
 }
 
-/* The same of how the columns are stored. NULL, or what is wrong. */
+/* Gives it what they say of delta columns. The schema's fault, or NULL. */
 CBUF__SLOW const char *cbuf__bind_deltas(
     cbuf_ring *ring, unsigned char *base, const cbuf__facts *facts, cbuf__query *query)
 {

@@ -94,7 +94,7 @@ static float next_small(float before, uint64_t *seed, int temper)
     uint32_t bits = (uint32_t)next_random(seed);
     float value;
     if (before > -1e5f && before < 1e5f && (temper == 0 || dice < 90))
-        return (float)((double)(int64_t)((double)before * 10) + (double)random_below(seed, 7) - 3) / 10;
+        return (float)((int64_t)((double)before * 10) + (int64_t)random_below(seed, 7) - 3) / 10;
     if (dice < 95) return (float)random_below(seed, 1000) / 10;
     memcpy(&value, &bits, 4);
     return value;
@@ -535,7 +535,8 @@ TEST(advice_finds_steps_and_widths_and_a_ring_made_so_takes_what_was_promised)
     struct pair pair;
     memset(rows, 0, sizeof rows);
     for (int i = 0; i < N; i++) {
-        rows[i].time = 1700000000000000000 + (int64_t)i * 1000000 + (int64_t)random_below(&seed, 1000);
+        rows[i].time = 1700000000000000000 + (int64_t)i * 1000000;
+        rows[i].time += (int64_t)random_below(&seed, 1000);
         price += (int64_t)random_below(&seed, 3) - 1;
         rows[i].bid = (double)price / 100;
         rows[i].ask = (double)(price / 5 * 5 + 5) / 100; /* steps of 0.05 */

@@ -43,7 +43,8 @@ static uint64_t number_of(uint64_t sequence)
 static void model_loaded(const void *word, uint64_t value)
 {
     const cbuf__word *at = word, *plane = model_ring.codec.plane;
-    if (!model_ring.delta || at < plane || at >= plane + model_ring.codec.deltas * model_ring.capacity)
+    uint64_t words = model_ring.codec.deltas * model_ring.capacity;
+    if (!model_ring.delta || at < plane || at >= plane + words)
         return;
     bool an_escape_is_looked_for_only_where_one_was_written = value != 0;
     checker_assert(an_escape_is_looked_for_only_where_one_was_written);
