@@ -1025,10 +1025,9 @@ CBUF__SLOW const char *cbuf__add_column(
     if (!delta) {
         cbuf__run *run = codec->run + codec->runs;
         bool more = codec->runs && run[-1].offset + run[-1].bytes == column->offset;
-        if (more) return run[-1].bytes += bytes, NULL;
-        if (codec->runs++ == 2 * CBUF_MAX_DELTAS) return "too many gaps between columns";
-        run->offset = column->offset;
-        run->bytes = bytes;
+        if (!more && codec->runs == 2 * CBUF_MAX_DELTAS) return "too many gaps between columns";
+        if (more) run[-1].bytes += bytes;
+        else run->offset = column->offset, run->bytes = bytes, codec->runs++;
         return NULL;
     }
     bool whole = kind == 1 || kind == 2 || kind == 5;
