@@ -2725,7 +2725,7 @@ CBUF__SLOW const char *cbuf__plan_deltas(
     for (const cbuf_column *c = NULL; (c = cbuf__next_column(o, c)) != NULL; index++) {
         const cbuf_delta *delta = NULL;
         for (uint32_t k = 0; k < o->delta_count && !delta; k++)
-            if (!strncmp(c->name, o->deltas[k].name, CBUF_NAME_BYTES)) delta = o->deltas + k;
+            if (!memcmp(c->name, o->deltas[k].name, strlen(c->name) + 1)) delta = o->deltas + k;
         const char *fault = cbuf__add_column(codec, c, index, delta);
         if (fault) return fault;
     }

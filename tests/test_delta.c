@@ -5,6 +5,7 @@
 #include "cbuf_advise.h"
 
 #include <float.h>
+#include <pthread.h>
 
 /* ---- rows of every type, beside columns that are no delta columns ---- */
 
@@ -522,6 +523,77 @@ TEST(a_locked_ring_has_delta_columns_too)
     assert_int_equal(cbuf_remove(options.name), 0);
 }
 
+/* ---- threads ---- */
+
+struct race {
+    struct pair pair;
+    uint64_t rows;
+    bool over; /* atomic */
+};
+/* Values that walk, and that jump now and then, so that bases and escapes are overwritten. */
+static struct tick racing(uint64_t sequence)
+{
+    struct tick tick = cents(sequence);
+    if (sequence % 7 == 3) tick.ask = -(double)sequence;
+    if (sequence % 64 > 40) tick.size = (int32_t)sequence;
+    return tick;
+}
+static void *read_racing(void *argument)
+{
+    struct race *race = (struct race *)argument;
+    cbuf_reader reader;
+    struct tick rows[50];
+    uint64_t got = 0;
+    bool over = false;
+    if (cbuf_reader_open(&reader, &race->pair.consumer, NULL)) abort();
+    uint64_t began = reader.cursor, start = 0;
+    for (;;) {
+        over = __atomic_load_n(&race->over, __ATOMIC_ACQUIRE);
+        int64_t n = cbuf_read(&reader, rows, 1 + (uint32_t)(got % 50));
+        for (int64_t i = 0; i < n; i++) {
+            struct tick wanted = racing(cbuf_first(&reader) + (uint64_t)i);
+            if (!same_tick(&rows[i], &wanted)) abort();
+        }
+        got += (uint64_t)n;
+        n = cbuf_snapshot(&race->pair.consumer, rows, 50, &start);
+        for (int64_t i = 0; i < n; i++) {
+            struct tick wanted = racing(start + (uint64_t)i);
+            if (!same_tick(&rows[i], &wanted)) abort();
+        }
+        if (over && !cbuf_available(&reader)) break;
+    }
+    if (got + cbuf_lost(&reader) != race->rows - began) abort();
+    cbuf_reader_close(&reader);
+    return NULL;
+}
+
+TEST(readers_in_other_threads_get_every_row_whole_or_counted)
+{
+    for (uint8_t layout = CBUF_NUMBERED; layout <= CBUF_DENSE; layout++) {
+        static struct race race;
+        pthread_t readers[2];
+        cbuf_options options = delta_options(512);
+        memset(&race, 0, sizeof race);
+        options.layout = layout;
+        options.block_rows = 16;
+        race.rows = scaled(1000000);
+        open_pair(&race.pair, &options);
+        for (int k = 0; k < 2; k++)
+            assert_int_equal(pthread_create(&readers[k], NULL, read_racing, &race), 0);
+        for (uint64_t i = 0; i < race.rows;) {
+            struct tick rows[20];
+            uint64_t n = 1 + i % 20;
+            if (n > race.rows - i) n = race.rows - i;
+            for (uint64_t k = 0; k < n; k++) rows[k] = racing(i + k);
+            assert_int_equal(cbuf_write_n(&race.pair.ring, rows, n), n);
+            i += n;
+        }
+        __atomic_store_n(&race.over, true, __ATOMIC_RELEASE);
+        for (int k = 0; k < 2; k++) pthread_join(readers[k], NULL);
+        close_pair(&race.pair);
+    }
+}
+
 /* ---- advice ---- */
 
 TEST(advice_finds_steps_and_widths_and_a_ring_made_so_takes_what_was_promised)
@@ -595,6 +667,7 @@ int main(void)
         cmocka_unit_test(the_escape_plane_takes_no_space_until_it_is_needed_and_then_by_pages),
         cmocka_unit_test(a_ring_is_continued_if_its_delta_columns_are_the_same),
         cmocka_unit_test(a_locked_ring_has_delta_columns_too),
+        cmocka_unit_test(readers_in_other_threads_get_every_row_whole_or_counted),
         cmocka_unit_test(advice_finds_steps_and_widths_and_a_ring_made_so_takes_what_was_promised),
         cmocka_unit_test(advice_against_noise_is_to_leave_it_as_it_is),
     };
