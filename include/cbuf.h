@@ -74,6 +74,7 @@
  *   CBUF_BULK_COPY      1: batches move by memcpy between the same fences; 0: by relaxed atomic
  *                       words, formally free of data races, about half as fast for large batches.
  *                       Default 1, 0 under sanitizers.
+ *   CBUF_MAX_DELTAS     delta columns that a handle has room for, at some 100 bytes each: 32.
  *   CBUF_ACCESS_HEADER  a header that supplies the functions of section [access]; for tests.
  *
  * SECTIONS  [api] [access] [format] [rows] [delta] [publish] [gates] [write] [read] [observe]
@@ -306,7 +307,7 @@ struct cbuf__readers;
 struct cbuf__slot;
 
 #ifndef CBUF_MAX_DELTAS
-#define CBUF_MAX_DELTAS 32 /* that this program's handles have room for, at 64 bytes each */
+#define CBUF_MAX_DELTAS 32
 #endif
 typedef struct cbuf__packed { /* a delta column, see [delta] */
     uint32_t index, offset, stored, bytes, bits; /* column; places and sizes, plain and stored */
@@ -543,7 +544,8 @@ static inline int cbuf_memory_info_get(const cbuf_ring *ring, cbuf_memory_info *
 /* The calling thread: 0, or -errno. */
 static inline int cbuf_pin_thread(uint32_t cpu);
 static inline int cbuf_realtime_thread(int priority); /* SCHED_FIFO, 1 to 99 */
-static inline int cbuf_lock_memory(void);             /* the whole process's, now and later */
+static inline int cbuf_lock_memory(void);             /* the whole process's, now and later: also
+                                                         escape planes, which are made by that */
 #endif
 
 /* Defines prefix_write, _write_n, _read, _latest and _claim for rows of that type. The compiler
