@@ -2667,6 +2667,17 @@ CBUF__SLOW const char *cbuf__column_fault(const cbuf_column *column)
     return column->offset > CBUF_MAX_ROW_BYTES ? "a column's offset is too large" : NULL;
 }
 
+CBUF__SLOW int cbuf__resolve_block(cbuf_ring *ring)
+{
+    cbuf_options *o = &ring->options;
+    uint64_t block = 1, half = o->capacity / 2;
+    while (block < (o->block_rows ? o->block_rows : 64)) block *= 2;
+    if (!o->block_rows && block > half) block = half;
+    o->block_rows = CBUF__AS(uint32_t, block);
+    return block <= half ? 0 : cbuf__fail_with(ring, CBUF_EINVAL, "block_rows", block,
+                                   "half the capacity is ", half);
+}
+
 /* Checks the options against the limits and puts the defaults in: ring->options. */
 CBUF__SLOW int cbuf__resolve_options(cbuf_ring *ring, const cbuf_options *options, uint32_t *end)
 {
@@ -2701,13 +2712,8 @@ CBUF__SLOW int cbuf__resolve_options(cbuf_ring *ring, const cbuf_options *option
     if (o->reserve_step > power / 2)
         return cbuf__fail_with(ring, CBUF_EINVAL, "reserve_step", o->reserve_step,
             "half the capacity is ", power / 2);
-    uint64_t block = 1;
-    while (block < (o->block_rows ? o->block_rows : 64)) block *= 2;
-    if (!o->block_rows && block > power / 2) block = power / 2;
-    o->block_rows = CBUF__AS(uint32_t, block);
-    if (block > power / 2)
-        return cbuf__fail_with(ring, CBUF_EINVAL, "block_rows", block, "half the capacity is ",
-            power / 2);
+    int error = cbuf__resolve_block(ring);
+    if (error) return error;
     if (!o->max_readers) o->max_readers = 64;
     if (o->max_readers > CBUF_MAX_READERS)
         return cbuf__fail_with(ring, CBUF_EINVAL, "max_readers", o->max_readers, "the limit is ",
@@ -2733,26 +2739,29 @@ CBUF__SLOW const char *cbuf__plan_deltas(
     }
     cbuf__place_columns(codec);
     facts->delta_count = codec->deltas;
+    facts->features = CBUF__DELTA;
     if (codec->deltas < o->delta_count) return "a delta names no column, or one that another names";
-    if (codec->deltas && o->in_place) return "rows with delta columns cannot be in_place";
-    if (codec->deltas && (o->row_bytes > 4096 || codec->stored_bytes > 4088))
+    if (o->in_place) return "rows with delta columns cannot be in_place";
+    if (o->row_bytes > 4096 || codec->stored_bytes > 4088)
         return "rows with delta columns have more than 4,096 bytes";
     return NULL;
 }
 
-/* Where a ring of `page` alignment has what delta columns need; the rows' place is known before. */
-CBUF__SLOW void cbuf__place_deltas(cbuf__facts *facts, uint64_t page)
-{
-    uint64_t words = facts->delta_count * facts->capacity;
-    facts->bases_offset = facts->rows_offset + facts->capacity * facts->stride;
-    facts->plane_offset = facts->bases_offset + 8 * (words / facts->block_rows);
-    facts->plane_offset = cbuf__round_up(facts->plane_offset, page);
-    facts->file_bytes = cbuf__round_up(facts->plane_offset + 8 * words, page);
-}
 /* Words of counters, and of a bit for each page of the plane. */
 CBUF__INLINE uint64_t cbuf__delta_words(const cbuf__facts *facts)
 {
-    return facts->delta_count + facts->delta_count * facts->capacity / (512 * 64) + 1;
+    uint64_t pages = facts->delta_count * facts->capacity / 512;
+    return facts->delta_count ? facts->delta_count + pages / 64 + 1 : 0;
+}
+/* Where the ring has what delta columns need; the places of gates and rows are known before. */
+CBUF__SLOW void cbuf__place_deltas(cbuf__facts *facts, uint32_t block_rows, uint64_t page)
+{
+    uint64_t words = facts->delta_count * facts->capacity;
+    facts->block_rows = block_rows;
+    facts->escapes_offset = facts->gates_offset + 8ull * facts->max_readers;
+    facts->bases_offset = facts->rows_offset + facts->capacity * facts->stride;
+    facts->plane_offset = cbuf__round_up(facts->bases_offset + 8 * (words / block_rows), page);
+    facts->file_bytes = cbuf__round_up(facts->plane_offset + 8 * words, page);
 }
 
 /* Finds where everything goes. `page`: 4096 in a file, CBUF__LINE in memory. */
@@ -2769,11 +2778,8 @@ CBUF__SLOW int cbuf__resolve(
     if (fault) return cbuf__fail(ring, CBUF_ESCHEMA, fault);
     bool shared = !dense && !o->in_place && o->row_bytes % 8 == 0 && end + 4 <= o->row_bytes;
     uint64_t stride = cbuf__round_up(o->row_bytes + (dense || shared ? 0u : 4u), 8);
-    if (facts->delta_count) {
+    if (facts->delta_count)
         stride = cbuf__round_up(ring->codec.stored_bytes + (dense ? 0u : 4u), 8);
-        facts->features = CBUF__DELTA;
-        facts->block_rows = o->block_rows;
-    }
     for (uint64_t size = 8; o->pad_rows && size <= 64; size *= 2)
         if (stride <= size && stride > size / 2) stride = size;
     shared = facts->delta_count ? !dense : shared && stride == o->row_bytes;
@@ -2795,14 +2801,10 @@ CBUF__SLOW int cbuf__resolve(
     uint64_t schema_end = facts->schema_offset + 512u + 112u * o->column_count;
     if (facts->delta_count) schema_end += 16u * o->column_count + 64u * facts->delta_count;
     facts->gates_offset = CBUF__AS(uint32_t, cbuf__round_up(schema_end, CBUF__LINE));
-    uint64_t gates_end = facts->gates_offset + 8ull * facts->max_readers;
-    if (facts->delta_count) {
-        facts->escapes_offset = gates_end;
-        gates_end += 8 * cbuf__delta_words(facts);
-    }
-    facts->rows_offset = cbuf__round_up(gates_end, page);
+    uint64_t words = facts->max_readers + cbuf__delta_words(facts);
+    facts->rows_offset = cbuf__round_up(facts->gates_offset + 8 * words, page);
     facts->file_bytes = cbuf__round_up(facts->rows_offset + facts->capacity * stride, page);
-    if (facts->delta_count) cbuf__place_deltas(facts, page);
+    if (facts->delta_count) cbuf__place_deltas(facts, o->block_rows, page);
     return facts->file_bytes <= SIZE_MAX / 2 ? 0 : cbuf__fail_with(ring, CBUF_EINVAL,
         "the ring's size", facts->file_bytes, "the limit is ", SIZE_MAX / 2);
 }
@@ -2876,6 +2878,22 @@ CBUF__SLOW int cbuf__check_facts(const cbuf__facts *f, uint64_t bytes, const cha
     return 0;
 }
 
+CBUF__SLOW void cbuf__bind_local(cbuf_ring *ring)
+{
+    ring->local->row_bytes = ring->locked || ring->delta ? 0 : ring->row_bytes;
+    ring->local->plain = ring->shared_tail ? ring->local->row_bytes : 0;
+    ring->local->other = ring->shared_tail ? 0 : ring->local->row_bytes;
+    ring->local->always = 0;
+    ring->local->never = UINT64_MAX;
+}
+
+CBUF__SLOW void cbuf__unbind_deltas(cbuf_ring *ring)
+{
+    ring->options.deltas = NULL;
+    ring->options.delta_count = ring->options.block_rows = 0;
+    ring->blocks = UINT64_MAX;
+    memset(&ring->codec, 0, sizeof ring->codec);
+}
 /* Gives it what they say of delta columns. The schema's fault, or NULL. */
 CBUF__SLOW const char *cbuf__bind_deltas(
     cbuf_ring *ring, unsigned char *base, const cbuf__facts *facts, cbuf__query *query)
@@ -2918,10 +2936,8 @@ CBUF__SLOW int cbuf__bind(cbuf_ring *ring, void *base, const cbuf__facts *facts)
     o->on_full = CBUF__AS(uint8_t, facts->on_full);
     o->locked = (facts->features & CBUF__LOCKED) != 0;
     o->columns = NULL;
-    o->deltas = NULL;
     o->name = NULL;
-    o->delta_count = o->block_rows = 0;
-    memset(&ring->codec, 0, sizeof ring->codec);
+    cbuf__unbind_deltas(ring);
     ring->file = CBUF__AS(struct cbuf__file *, base);
     ring->rows = bytes + facts->rows_offset;
     ring->gates = CBUF__AS(cbuf__word *, gates);
@@ -2929,7 +2945,6 @@ CBUF__SLOW int cbuf__bind(cbuf_ring *ring, void *base, const cbuf__facts *facts)
     ring->schema_bytes = facts->schema_bytes;
     ring->capacity = facts->capacity;
     ring->mask = facts->capacity - 1;
-    ring->blocks = UINT64_MAX;
     ring->row_bytes = facts->row_bytes;
     ring->stride = facts->stride;
     ring->last = facts->stride / 8 - 1;
@@ -2938,11 +2953,7 @@ CBUF__SLOW int cbuf__bind(cbuf_ring *ring, void *base, const cbuf__facts *facts)
     ring->shared_tail = (facts->features & CBUF__SHARED_TAIL) != 0;
     ring->locked = o->locked;
     ring->gated = o->on_full != CBUF_OVERWRITE;
-    ring->local->row_bytes = ring->locked || ring->delta ? 0 : ring->row_bytes;
-    ring->local->plain = ring->shared_tail ? ring->local->row_bytes : 0;
-    ring->local->other = ring->shared_tail ? 0 : ring->local->row_bytes;
-    ring->local->always = 0;
-    ring->local->never = UINT64_MAX;
+    cbuf__bind_local(ring);
     ring->wake_at = &ring->local->never;
     memset(&query, 0, sizeof query);
     query.type = CBUF_TIMESTAMP_NS;
