@@ -50,6 +50,8 @@
  *   demote    to make a gate lossy because its reader stood still too long
  *   claim     to take room for rows, to be filled in place and then published
  *   retired   said of a ring that was removed or replaced while mapped
+ *   delta     a column stored as its difference from its block's base; what does not fit, an
+ *             escape, stands whole in the escape plane: see [delta]
  *
  * WHAT HOLDS, AND WHAT DOES NOT
  *
@@ -74,9 +76,10 @@
  *   CBUF_BULK_COPY      1: batches move by memcpy between the same fences; 0: by relaxed atomic
  *                       words, formally free of data races, about half as fast for large batches.
  *                       Default 1, 0 under sanitizers.
+ *   CBUF_MAX_DELTAS     delta columns that a handle has room for, at some 100 bytes each: 32.
  *   CBUF_ACCESS_HEADER  a header that supplies the functions of section [access]; for tests.
  *
- * SECTIONS  [api] [access] [format] [rows] [publish] [gates] [many] [write] [read] [observe]
+ * SECTIONS  [api] [access] [format] [rows] [delta] [publish] [gates] [many] [write] [read] [observe]
  *           [schema] [memory-ring] [resident] [threads] [files] [wait]
  *
  * SPDX-License-Identifier: MIT
@@ -171,6 +174,7 @@ extern "C++" {
     X(CBUF_ESYSTEM, -23, "a system call failed")                                                   \
     X(CBUF_ENOSPILL, -24, "the ring is full, or has spilled, and no log is open: cbuf_log_open")   \
     X(CBUF_ELOGGED, -25, "rows of a ring with a log are written by copy, not claimed")             \
+    X(CBUF_EDELTA, -26, "rows with delta columns are written and read by copying only")            \
     X(CBUF_ESTALE, -40, "the payload is gone: all who held it gave it back")                       \
     X(CBUF_ENOTHELD, -41, "not held by this handle; was it given back twice?")                     \
     X(CBUF_EEMPTY, -42, "no slot of the pool is free")                                             \
@@ -228,6 +232,14 @@ typedef struct cbuf_column {
 #define CBUF__COLUMN(row, field, type)                                                             \
     { #field, CBUF__AS(uint32_t, type), CBUF__AS(uint32_t, offsetof(row, field)) }
 
+/* A column that is stored in fewer bits, losslessly whatever its values: see [delta]. cbuf_advise.h
+ * proposes some from a sample of rows. */
+typedef struct cbuf_delta {
+    char name[CBUF_NAME_BYTES]; /* the column's: of integers, timestamps or floats */
+    uint32_t bits;              /* 8, 16 or 32, and not more than the column's own */
+    double step;                /* of floats: a decimal, such as 0.01; integers: 0 */
+} cbuf_delta;
+
 /* ---- options: zero is the default everywhere ---- */
 
 enum cbuf_layout {
@@ -279,6 +291,10 @@ typedef struct cbuf_options {
     int64_t block_ns;           /* how long CBUF_BLOCK waits for room; 0: without limit */
     int64_t demote_ns;          /* a gate in the way that has not moved for so long turns lossy;
                                    0: never */
+    const cbuf_delta *deltas;   /* columns to be stored in fewer bits; used during the call only */
+    uint32_t delta_count;       /* 0 to CBUF_MAX_DELTAS; with some, rows are 4,096 bytes at most */
+    uint32_t block_rows;        /* rows with a common base, 1 to capacity / 2, rounded up to a power
+                                   of two; 0: 64, at most capacity / 2 */
     cbuf_memory_options memory;
 } cbuf_options;
 
@@ -316,8 +332,27 @@ struct cbuf_hook { /* what takes the producer's rows in the ring's place; see cb
     void *self;
 };
 
+#ifndef CBUF_MAX_DELTAS
+#define CBUF_MAX_DELTAS 32
+#endif
+typedef struct cbuf__packed { /* a delta column, see [delta] */
+    uint32_t index, offset, stored, bytes, bits; /* column; places and sizes, plain and stored */
+    uint32_t kind, real;                         /* real: a float, */
+    double multiple, divisor, inverse;           /* as a whole number times this, by that */
+    uint64_t base;                               /* of the block under the producer's pen */
+} cbuf__packed;
+typedef struct cbuf__run { /* columns without a gap or a delta column between, copied as they are */
+    uint32_t offset, stored, bytes;
+} cbuf__run;
+typedef struct cbuf__codec { /* how a ring with delta columns stores its rows */
+    uint32_t deltas, runs, stored_bytes, block_bits, chunk; /* chunk: rows done at a time */
+    cbuf__packed delta[CBUF_MAX_DELTAS];
+    cbuf__run run[2 * CBUF_MAX_DELTAS];
+    cbuf__word *escapes, *pages, *bases, *plane;
+} cbuf__codec;
+
 struct cbuf__local {      /* words of this process alone; a fork() clears them in the child */
-    cbuf__word row_bytes; /* the ring's row size; 0 in the locked mode */
+    cbuf__word row_bytes; /* the ring's row size; 0 in the locked mode and with delta columns */
     cbuf__word plain;     /* the same for rows whose words are those of the struct, else 0, */
     cbuf__word other;     /* the same for all other rows, else 0; both 0 while there is a hook */
     cbuf__word always, never;
@@ -325,9 +360,9 @@ struct cbuf__local {      /* words of this process alone; a fork() clears them i
 
 typedef struct cbuf_ring {
     unsigned char *rows;
-    uint64_t capacity, mask;
+    uint64_t capacity, mask, blocks; /* blocks: what `reserve` is cut to, a mask */
     uint32_t row_bytes, stride, last; /* last: index of the row's last word */
-    bool dense, shared_tail, producer, locked, gated, many, lock_is_new, joins;
+    bool delta, dense, shared_tail, producer, locked, gated, many, lock_is_new, joins;
     struct cbuf__local *local;
     struct cbuf__file *file;
     struct cbuf__readers *readers;
@@ -351,6 +386,7 @@ typedef struct cbuf_ring {
     int memory_errno[4];  /* numa, populate, huge, lock */
     struct cbuf__local in_handle;
     char path[256], error[320];
+    cbuf__codec codec;
 } cbuf_ring;
 
 typedef struct cbuf_reader {
@@ -413,10 +449,16 @@ static inline const char *cbuf_schema(const cbuf_ring *ring, size_t *bytes);
 static inline int cbuf_column_at(const cbuf_ring *ring, uint32_t index, cbuf_column *column);
 static inline int cbuf_column_find(const cbuf_ring *ring, const char *name, cbuf_column *column);
 
+/* Delta column `index` in the order of the offsets, and how many of its values were escapes since
+ * the ring was made; either may be NULL. 0, or CBUF_EINVAL if there are not so many. */
+static inline int cbuf_delta_at(
+    const cbuf_ring *ring, uint32_t index, cbuf_delta *delta, uint64_t *escapes);
+
 /* ---- writing: the producer's thread only ---- */
 
 /* Writes one row of the ring's row_bytes. 1: written; 0: dropped (CBUF_DROP_NEWEST);
- * CBUF_ETIMEDOUT (CBUF_BLOCK); CBUF_ENOSPILL (CBUF_SPILL with no log). */
+ * CBUF_ETIMEDOUT (CBUF_BLOCK); CBUF_ENOSPILL (CBUF_SPILL with no log); CBUF_ENOSPACE: the disk has
+ * no room for its escapes. */
 static inline int cbuf_write(cbuf_ring *ring, const void *row);
 /* Writes n rows that lie one behind the other. Returns how many were: fewer than n if the policy
  * refused the rest; CBUF_ETIMEDOUT or CBUF_ENOSPILL if none could be. */
@@ -434,8 +476,9 @@ static inline int64_t cbuf_write_columns(
 /* Room for up to n rows, to be filled in place, cbuf_stride bytes apart; *granted (may be NULL if
  * n is 1) says for how many: fewer at the ring's end, or for more than a quarter of it. NULL if
  * the policy refuses (*granted is 0), or with an error code in *granted; a ring whose rows carry
- * their number in the struct's padding must be made with in_place (CBUF_ELAYOUT). Readers see
- * nothing before cbuf_publish; a second claim replaces the first. */
+ * their number in the struct's padding must be made with in_place (CBUF_ELAYOUT), and one with
+ * delta columns has nothing to fill (CBUF_EDELTA). Readers see nothing before cbuf_publish; a
+ * second claim replaces the first. */
 static inline void *cbuf_claim(cbuf_ring *ring, uint32_t n, int64_t *granted);
 /* Publishes the first n rows of the claim and ends it; 0 gives it up. n, or CBUF_EINVAL if fewer
  * were claimed. */
@@ -539,7 +582,8 @@ static inline int cbuf_memory_info_get(const cbuf_ring *ring, cbuf_memory_info *
 /* The calling thread: 0, or -errno. */
 static inline int cbuf_pin_thread(uint32_t cpu);
 static inline int cbuf_realtime_thread(int priority); /* SCHED_FIFO, 1 to 99 */
-static inline int cbuf_lock_memory(void);             /* the whole process's, now and later */
+static inline int cbuf_lock_memory(void);             /* the whole process's, now and later: also
+                                                         escape planes, which are made by that */
 #endif
 
 /* Defines prefix_write, _write_n, _read, _latest and _claim for rows of that type. The compiler
@@ -716,8 +760,10 @@ enum { /* feature bits; a program refuses a ring that has one it does not know *
     CBUF__DENSE = 1 << 0,
     CBUF__SHARED_TAIL = 1 << 1, /* the number stands in the last 4 bytes of the struct */
     CBUF__LOCKED = 1 << 2,
-    CBUF__MANY = 1 << 4, /* producers; see [many] */
-    CBUF__KNOWN = CBUF__DENSE | CBUF__SHARED_TAIL | CBUF__LOCKED | CBUF__MANY
+    CBUF__DELTA = 1 << 3, /* columns; see [delta] */
+    CBUF__MANY = 1 << 4,  /* producers; see [many] */
+    CBUF__KNOWN =
+        CBUF__DENSE | CBUF__SHARED_TAIL | CBUF__LOCKED | CBUF__DELTA | CBUF__MANY
 };
 enum { CBUF__OPEN = 0, CBUF__CLOSED = 1, CBUF__RETIRED = 2 }; /* `state` */
 
@@ -733,6 +779,8 @@ typedef struct cbuf__facts { /* never change once the file is there */
     uint32_t max_readers, reserve_step, column_count, on_full;
     uint32_t producers; /* how many at a time; 0: one */
     int64_t created_ns;
+    uint32_t delta_count, block_rows; /* of CBUF__DELTA only, as all that follows */
+    uint64_t escapes_offset, bases_offset, plane_offset;
 } cbuf__facts;
 
 struct cbuf__file { /* written by producers alone */
@@ -800,9 +848,13 @@ CBUF__INLINE uint64_t cbuf__pens_offset(const cbuf__facts *facts) /* behind the 
 {
     return cbuf__round_up(facts->gates_offset + 8ull * facts->max_readers, CBUF__LINE);
 }
+CBUF__INLINE uint64_t cbuf__pens_end(const cbuf__facts *facts)
+{
+    return cbuf__pens_offset(facts) + 1ull * facts->producers * sizeof(struct cbuf__pen);
+}
 
 #define CBUF__FROZEN(what) CBUF__STATIC_ASSERT(what, "the layout of the file is frozen")
-CBUF__FROZEN(sizeof(cbuf__facts) == 112 && sizeof(struct cbuf__file) == 1024);
+CBUF__FROZEN(sizeof(cbuf__facts) == 144 && sizeof(struct cbuf__file) == 1024);
 CBUF__FROZEN(offsetof(cbuf__facts, row_bytes) == 64 && offsetof(cbuf__facts, created_ns) == 104);
 CBUF__FROZEN(offsetof(struct cbuf__file, head) == 256);
 CBUF__FROZEN(offsetof(struct cbuf__file, reserve) == 384);
@@ -1020,6 +1072,425 @@ CBUF__INLINE uint64_t cbuf__validate(const cbuf_ring *ring)
     return cbuf__oldest_at(ring, cbuf__load_relaxed(&ring->file->reserve)); /* R1 <- W1 */
 }
 
+/* =============================================================================== [delta] ==== */
+
+/* DELTA COLUMNS. Rows come in blocks of block_rows. A block has a base for each delta column; a row
+ * stores the difference to it, wrapping on the column's width. A float is a whole number of steps
+ * first: the one of which the quotient (n * multiple) / divisor is that very double. What does not
+ * fit, or is not exactly so many steps (also NaN, -0.0, infinity), stores the escape code, the
+ * smallest number of its bits, and its bytes go to the row's word in the escape plane.
+ *
+ *   | facts ... gates | counts, pages | rows | bases | escape plane, sparse . . . |
+ *                          |       |       |      |        |
+ *     of escapes: a word --+       |       |      |        +- 8 bytes a row and delta column,
+ *     for each delta column        |       |      |           column by column; a page is made
+ *     a bit for each page of the --+       |      |           before the first escape in it
+ *     plane that was made                  |      +- 8 bytes a block and delta column, likewise
+ *                                          |
+ *     +------------+------------+-----------+---------------+-----+--------+
+ *     | 32 bits .. | 16 bits .. | 8 bits .. | other columns | pad | number |
+ *     +------------+------------+-----------+---------------+-----+--------+
+ *       differences, the widest first         as they are           (numbered)
+ *
+ * Bases and escapes are words like those of rows, stored between W1 and W2, loaded between R2 and
+ * R1. As one base serves a whole block, `reserve` moves in whole blocks: no base is overwritten as
+ * long as a row that it decodes may be trusted. A reader decodes only what was validated, so that
+ * it looks for no escape that is not there (its page might not be either), and validates again
+ * after it looked. A successor goes on in the middle of a block with that block's base. */
+enum { CBUF__CHUNK = 64, CBUF__BUFFER = 8192 }; /* rows, and bytes of stored rows, at a time */
+
+#if !defined __i386__ || defined __SSE2_MATH__
+#define CBUF__SSE2
+#elif defined __clang__ /* the 387 would round quotients twice, and to others than elsewhere */
+#define CBUF__SSE2 __attribute__((target("sse2")))
+#else
+#define CBUF__SSE2 __attribute__((target("sse2,fpmath=sse")))
+#endif
+
+#define CBUF__KIND_CODE(real, bytes, bits) ((real) * 1024u + (bytes) * 64u + (bits))
+
+/* A decimal step as a quotient of whole numbers. */
+CBUF__SLOW CBUF__SSE2 bool cbuf__fraction_of(const double *of, double *multiple, double *divisor)
+{
+    const double step = *of; /* by pointers: registers differ without SSE2 */
+    if (!(step > 0 && step <= 1e15)) return false;
+    for (*divisor = 1; *divisor <= 1e15 && step * *divisor <= 1e15; *divisor *= 10) {
+        *multiple = CBUF__AS(double, CBUF__AS(int64_t, step * *divisor + 0.5));
+        if (*multiple >= 1 && *multiple / *divisor >= step && *multiple / *divisor <= step)
+            return true;
+    }
+    return false;
+}
+CBUF__SLOW CBUF__SSE2 void cbuf__quotient(
+    const double *multiple, const double *divisor, double *step)
+{
+    *step = *multiple / *divisor;
+}
+
+/* Adds the next column in the order of the offsets; `delta` is NULL if it is none. Its fault, or
+ * NULL. */
+CBUF__SLOW const char *cbuf__add_column(
+    cbuf__codec *codec, const cbuf_column *column, uint32_t index, const cbuf_delta *delta)
+{
+    uint32_t bytes = CBUF_TYPE_BYTES(column->type), kind = column->type >> 24;
+    if (!delta) {
+        cbuf__run *run = codec->run + codec->runs;
+        bool more = codec->runs && run[-1].offset + run[-1].bytes == column->offset;
+        if (!more && codec->runs == 2 * CBUF_MAX_DELTAS) return "too many gaps between columns";
+        if (more) run[-1].bytes += bytes;
+        else run->offset = column->offset, run->bytes = bytes, codec->runs++;
+        return NULL;
+    }
+    bool whole = kind == 1 || kind == 2 || kind == 5;
+    if (codec->deltas == CBUF_MAX_DELTAS) return "more delta columns than CBUF_MAX_DELTAS";
+    if (!whole && kind != 3) return "a delta column is neither an integer nor a float";
+    if ((delta->bits != 8 && delta->bits != 16 && delta->bits != 32) || delta->bits > 8 * bytes)
+        return "a delta column's bits are not 8, 16 or 32, or more than the column has";
+    cbuf__packed *d = codec->delta + codec->deltas;
+    if (whole ? delta->step < 0 || delta->step > 0
+              : !cbuf__fraction_of(&delta->step, &d->multiple, &d->divisor))
+        return "a float's step is no decimal number, or an integer has a step";
+#ifdef __FAST_MATH__
+    if (!whole) return "compiled with -ffast-math, which rounds quotients in other ways";
+#endif
+    d->index = index;
+    d->offset = column->offset;
+    d->bytes = bytes;
+    d->bits = delta->bits;
+    d->real = !whole;
+    d->kind = CBUF__KIND_CODE(d->real, d->bytes, d->bits);
+    if (d->real) d->inverse = d->divisor / d->multiple;
+    codec->deltas++;
+    return NULL;
+}
+
+/* Gives all columns their places in the stored row. */
+CBUF__SLOW void cbuf__place_columns(cbuf__codec *codec)
+{
+    uint32_t end = 0;
+    for (uint32_t bits = 32; bits >= 8; bits /= 2) {
+        for (uint32_t k = 0; k < codec->deltas; k++) {
+            if (codec->delta[k].bits != bits) continue;
+            codec->delta[k].stored = end;
+            end += bits / 8;
+        }
+    }
+    for (uint32_t r = 0; r < codec->runs; r++) {
+        codec->run[r].stored = end;
+        end += codec->run[r].bytes;
+    }
+    codec->stored_bytes = end;
+}
+
+/* The delta column there, or NULL. */
+CBUF__SLOW const cbuf__packed *cbuf__delta_of(
+    const cbuf__codec *codec, const cbuf_column *column)
+{
+    for (uint32_t k = 0; k < codec->deltas; k++)
+        if (codec->delta[k].offset == column->offset) return codec->delta + k;
+    return NULL;
+}
+CBUF__SLOW uint32_t cbuf__stored_at(const cbuf__codec *codec, const cbuf_column *column)
+{
+    const cbuf__packed *delta = cbuf__delta_of(codec, column);
+    uint32_t r = 0;
+    if (delta) return delta->stored;
+    while (r + 1 < codec->runs && codec->run[r + 1].offset <= column->offset) r++;
+    return codec->run[r].stored + column->offset - codec->run[r].offset;
+}
+
+/* A value of so many bytes as a word, and back. */
+CBUF__INLINE uint64_t cbuf__load_part(const unsigned char *from, const uint32_t bytes)
+{
+    uint16_t half;
+    uint32_t word;
+    if (bytes == 1) return *from;
+    if (bytes == 2) return memcpy(&half, from, 2), half;
+    if (bytes == 4) return memcpy(&word, from, 4), word;
+    return cbuf__get(from);
+}
+CBUF__INLINE void cbuf__store_part(unsigned char *to, uint64_t value, const uint32_t bytes)
+{
+    uint16_t half = CBUF__AS(uint16_t, value);
+    uint32_t word = CBUF__AS(uint32_t, value);
+    if (bytes == 1) *to = CBUF__AS(unsigned char, value & 255);
+    if (bytes == 2) memcpy(to, &half, 2);
+    if (bytes == 4) memcpy(to, &word, 4);
+    if (bytes == 8) memcpy(to, &value, 8);
+}
+/* Its lowest bits as a signed number. */
+CBUF__INLINE uint64_t cbuf__extend(uint64_t value, const uint32_t bits)
+{
+    return CBUF__AS(uint64_t, CBUF__AS(int64_t, value << (64 - bits)) >> (64 - bits));
+}
+
+/* A double in whose lowest bits stand whole numbers up to 2^51: adding it rounds, and converts. */
+#define CBUF__ROUND 6755399441055744.0 /* 1.5 * 2^52 */
+#define CBUF__ROUND_BITS 0x4338000000000000u
+
+/* The bits of the float that is so many steps, and the whole number of steps next to a float; *bad
+ * is 0 if that is the very float. */
+CBUF__INLINE CBUF__SSE2 uint64_t cbuf__float_of(
+    uint64_t steps, const cbuf__packed *d, const uint32_t bytes)
+{
+    double value;
+    uint32_t word;
+    steps += CBUF__ROUND_BITS;
+    memcpy(&value, &steps, 8);
+    value = (value - CBUF__ROUND) * d->multiple / d->divisor;
+    float single = CBUF__AS(float, value);
+    memcpy(&word, &single, 4);
+    memcpy(&steps, &value, 8);
+    return bytes == 4 ? word : steps;
+}
+CBUF__INLINE CBUF__SSE2 uint64_t cbuf__steps_of(
+    uint64_t bits, const cbuf__packed *d, const uint32_t bytes, uint64_t *bad)
+{
+    uint32_t word = CBUF__AS(uint32_t, bits);
+    float single;
+    double value;
+    uint64_t steps;
+    memcpy(&single, &word, 4);
+    memcpy(&value, &bits, 8);
+    value = (bytes == 4 ? CBUF__AS(double, single) : value) * d->inverse + CBUF__ROUND;
+    memcpy(&steps, &value, 8);
+    steps -= CBUF__ROUND_BITS;
+    *bad = (cbuf__float_of(steps, d, bytes) ^ bits) | (steps + (CBUF__AS(uint64_t, 1) << 51)) >> 52;
+    return steps;
+}
+
+/* n values, so many bytes apart, to their differences from the base, and back. Not 0 if there are
+ * escapes among them: values that do not fit, or are not so many steps; escape codes. */
+CBUF__INLINE CBUF__SSE2 uint64_t cbuf__pack_as(unsigned char *to, size_t apart,
+    const unsigned char *from, size_t from_apart, uint32_t n, const cbuf__packed *d,
+    const bool real, const uint32_t bytes, const uint32_t bits)
+{
+    const uint64_t one = 1, base = d->base;
+    uint64_t any = 0, bad = 0;
+    for (uint32_t i = 0; i < n; i++, to += apart, from += from_apart) {
+        uint64_t value = cbuf__load_part(from, bytes);
+        if (real) value = cbuf__steps_of(value, d, bytes, &bad);
+        value = cbuf__extend(value - base, real ? 64 : 8 * bytes);
+        any |= bad | (value + (one << (bits - 1)) - 1 > (one << bits) - 2);
+        cbuf__store_part(to, value, bits / 8);
+    }
+    return any;
+}
+CBUF__INLINE CBUF__SSE2 uint64_t cbuf__unpack_as(unsigned char *to, size_t apart,
+    const unsigned char *from, size_t from_apart, uint32_t n, const cbuf__packed *d,
+    const uint64_t base, const bool real, const uint32_t bytes, const uint32_t bits)
+{
+    uint64_t any = 0;
+    for (uint32_t i = 0; i < n; i++, to += apart, from += from_apart) {
+        uint64_t value = cbuf__load_part(from, bits / 8);
+        any |= value == CBUF__AS(uint64_t, 1) << (bits - 1);
+        value = cbuf__extend(value, bits) + base;
+        cbuf__store_part(to, real ? cbuf__float_of(value, d, bytes) : value, bytes);
+    }
+    return any;
+}
+#define CBUF__KINDS(X)                                                                             \
+    X(false, 1, 8) X(false, 2, 8) X(false, 2, 16) X(false, 4, 8) X(false, 4, 16) X(false, 4, 32)   \
+    X(false, 8, 8) X(false, 8, 16) X(false, 8, 32) X(true, 4, 8) X(true, 4, 16) X(true, 4, 32)     \
+    X(true, 8, 8) X(true, 8, 16) X(true, 8, 32)
+CBUF__SLOW CBUF__SSE2 uint64_t cbuf__pack(unsigned char *to, size_t apart,
+    const unsigned char *from, size_t from_apart, uint32_t n, const cbuf__packed *d)
+{
+#define CBUF__CASE(real, bytes, bits)                                                              \
+    case CBUF__KIND_CODE(real, bytes, bits):                                                       \
+        return cbuf__pack_as(to, apart, from, from_apart, n, d, real, bytes, bits);
+    switch (d->kind) { CBUF__KINDS(CBUF__CASE) default: return 0; }
+#undef CBUF__CASE
+}
+CBUF__SLOW CBUF__SSE2 uint64_t cbuf__unpack(unsigned char *to, size_t apart,
+    const unsigned char *from, size_t from_apart, uint32_t n, const cbuf__packed *d, uint64_t base)
+{
+#define CBUF__CASE(real, bytes, bits)                                                              \
+    case CBUF__KIND_CODE(real, bytes, bits):                                                       \
+        return cbuf__unpack_as(to, apart, from, from_apart, n, d, base, real, bytes, bits);
+    switch (d->kind) { CBUF__KINDS(CBUF__CASE) default: return 0; }
+#undef CBUF__CASE
+}
+
+/* Where the base of column k is for the block of a row, and the row's word in the escape plane. */
+CBUF__INLINE cbuf__word *cbuf__base_at(const cbuf_ring *ring, uint32_t k, uint64_t sequence)
+{
+    uint64_t rows = k * ring->capacity + (sequence & ring->mask);
+    return ring->codec.bases + CBUF__AS(size_t, rows >> ring->codec.block_bits);
+}
+CBUF__INLINE cbuf__word *cbuf__escape_at(const cbuf_ring *ring, uint32_t k, uint64_t sequence)
+{
+    return ring->codec.plane + CBUF__AS(size_t, k * ring->capacity + (sequence & ring->mask));
+}
+
+CBUF__INLINE uint64_t cbuf__plane_offset(const cbuf_ring *ring)
+{
+    return CBUF__ADDRESS(ring->codec.plane) - CBUF__ADDRESS(ring->file);
+}
+
+/* Sees to it that the word's page is really there; in memory all are. */
+CBUF__SLOW bool cbuf__have_page(cbuf_ring *ring, const cbuf__word *word)
+{
+#ifndef CBUF_NO_OS
+    size_t page = CBUF__AS(size_t, word - ring->codec.plane) / 512;
+    cbuf__word *pages = ring->codec.pages + page / 64;
+    uint64_t bit = CBUF__AS(uint64_t, 1) << page % 64, there = cbuf__load_relaxed(pages);
+    if (ring->fd < 0 || there & bit) return true;
+    off_t at = CBUF__AS(off_t, cbuf__plane_offset(ring) + page * 4096);
+    int error;
+    do error = posix_fallocate(ring->fd, at, 4096);
+    while (error == EINTR);
+    if (error) return false;
+    cbuf__store_relaxed(pages, there | bit);
+#endif
+    return (void)ring, (void)word, true;
+}
+
+/* Puts the values of n rows that do not fit into the escape plane. How many rows can be published:
+ * all, or those before the first that the disk has no room for. */
+CBUF__SLOW uint32_t cbuf__put_escapes(cbuf_ring *ring, uint32_t k, uint64_t sequence,
+    unsigned char *to, const unsigned char *from, uint32_t n)
+{
+    const cbuf__packed *d = ring->codec.delta + k;
+    cbuf__word *escapes = ring->codec.escapes + k;
+    uint32_t i = 0;
+    for (; i < n; i++, to += ring->stride, from += ring->row_bytes) {
+        cbuf__word *place = cbuf__escape_at(ring, k, sequence + i);
+        if (!cbuf__pack(to, 0, from, 0, 1, d)) continue;
+        if (!cbuf__have_page(ring, place)) break;
+        cbuf__store_relaxed(place, cbuf__load_part(from, d->bytes));
+        cbuf__store_part(to, CBUF__AS(uint64_t, 1) << (d->bits - 1), d->bits / 8);
+        cbuf__store_relaxed(escapes, cbuf__load_relaxed(escapes) + 1);
+    }
+    return i;
+}
+
+/* A block's base is its first value that can be one, or that of the block before. */
+CBUF__SLOW CBUF__SSE2 void cbuf__put_base(cbuf_ring *ring, uint32_t k, uint64_t sequence,
+    const unsigned char *from, uint32_t n)
+{
+    cbuf__packed *d = ring->codec.delta + k;
+    uint64_t bad = 1;
+    for (uint32_t i = 0; bad && i < n; i++, from += ring->row_bytes) {
+        uint64_t value = cbuf__load_part(from, d->bytes);
+        if (d->real) value = cbuf__steps_of(value, d, d->bytes, &bad);
+        else bad = 0;
+        if (!bad) d->base = value;
+    }
+    cbuf__store_relaxed(cbuf__base_at(ring, k, sequence), d->base);
+}
+
+/* Stores column k of n rows of one block. How many can be published. */
+CBUF__INLINE uint32_t cbuf__encode(cbuf_ring *ring, uint32_t k, uint64_t sequence,
+    const unsigned char *rows, unsigned char *stored, uint32_t n)
+{
+    cbuf__packed *d = ring->codec.delta + k;
+    const unsigned char *from = rows + d->offset;
+    unsigned char *to = stored + d->stored;
+    if (!(sequence & ~ring->blocks)) cbuf__put_base(ring, k, sequence, from, n);
+    uint64_t escapes = cbuf__pack(to, ring->stride, from, ring->row_bytes, n, d);
+    return CBUF__LIKELY(!escapes) ? n : cbuf__put_escapes(ring, k, sequence, to, from, n);
+}
+
+/* Gives column k of n validated rows back. Whether escapes were read, which need a look more. */
+CBUF__INLINE bool cbuf__decode(const cbuf_ring *ring, uint32_t k, uint64_t sequence,
+    unsigned char *rows, const unsigned char *stored, uint32_t n, uint64_t base)
+{
+    const cbuf__packed *d = ring->codec.delta + k;
+    const unsigned char *from = stored + d->stored;
+    unsigned char *to = rows + d->offset;
+    if (!cbuf__unpack(to, ring->row_bytes, from, ring->stride, n, d, base)) return false;
+    for (uint32_t i = 0; i < n; i++, from += ring->stride, to += ring->row_bytes) {
+        if (cbuf__load_part(from, d->bits / 8) != CBUF__AS(uint64_t, 1) << (d->bits - 1)) continue;
+        cbuf__store_part(to, cbuf__load_relaxed(cbuf__escape_at(ring, k, sequence + i)), d->bytes);
+    }
+    return true;
+}
+
+/* How many of n rows lie in one block and in one buffer. */
+CBUF__INLINE uint32_t cbuf__chunk(const cbuf_ring *ring, uint64_t sequence, uint64_t n)
+{
+    uint64_t rest = (sequence | ring->blocks) * UINT64_MAX; /* to the end of the block */
+    uint64_t most = rest < ring->codec.chunk ? rest : ring->codec.chunk;
+    return CBUF__AS(uint32_t, n < most ? n : most);
+}
+
+CBUF__INLINE void cbuf__copy_each(unsigned char *to, size_t apart, const unsigned char *from,
+    size_t from_apart, uint32_t n, const size_t bytes)
+{
+    for (uint32_t i = 0; i < n; i++, to += apart, from += from_apart) memcpy(to, from, bytes);
+}
+/* Copies the other columns of n rows: in, or out. In, what no column fills is zero. */
+CBUF__SLOW void cbuf__copy_others(const cbuf_ring *ring, unsigned char *to, size_t apart_to,
+    const unsigned char *from, size_t apart_from, uint32_t n, bool in)
+{
+    const uint64_t zero = 0;
+    for (size_t end = ring->codec.stored_bytes / 8 * 8; in && end < apart_to; end += 8)
+        for (uint32_t i = 0; i < n; i++) memcpy(to + i * apart_to + end, &zero, 8);
+    for (uint32_t r = 0; r < ring->codec.runs; r++) {
+        const cbuf__run *run = ring->codec.run + r;
+        unsigned char *put = to + (in ? run->stored : run->offset);
+        const unsigned char *get = from + (in ? run->offset : run->stored);
+        if (run->bytes == 4) cbuf__copy_each(put, apart_to, get, apart_from, n, 4);
+        else if (run->bytes == 8) cbuf__copy_each(put, apart_to, get, apart_from, n, 8);
+        else cbuf__copy_each(put, apart_to, get, apart_from, n, run->bytes);
+    }
+}
+
+/* Stores n rows from `next` on. How many can be published. */
+CBUF__SLOW uint64_t cbuf__put_deltas(cbuf_ring *ring, const unsigned char *rows, uint64_t n)
+{
+    unsigned char stored[CBUF__BUFFER];
+    uint64_t done = 0;
+    while (done < n) {
+        uint64_t sequence = ring->next + done;
+        uint32_t most = cbuf__chunk(ring, sequence, n - done), count = most;
+        cbuf__copy_others(ring, stored, ring->stride, rows, ring->row_bytes, most, true);
+        for (uint32_t k = 0; k < ring->codec.deltas; k++)
+            count = cbuf__encode(ring, k, sequence, rows, stored, count);
+        cbuf__put_rows(ring, sequence, stored, count, ring->stride);
+        done += count;
+        rows += cbuf__span(count, ring->row_bytes);
+        if (count < most) break;
+    }
+    return done;
+}
+
+/* Copies n rows from `first` on, and validates them. The first from which on all are whole. */
+CBUF__SLOW uint64_t cbuf__take_deltas(
+    const cbuf_ring *ring, uint64_t first, unsigned char *rows, uint64_t n)
+{
+    unsigned char stored[CBUF__BUFFER];
+    uint64_t bases[CBUF_MAX_DELTAS], good = first;
+    for (uint64_t at = first; at < first + n;) {
+        uint32_t count = cbuf__chunk(ring, at, first + n - at);
+        unsigned char *to = rows + cbuf__span(at - first, ring->row_bytes);
+        bool escapes = false;
+        for (uint32_t k = 0; k < ring->codec.deltas; k++)
+            bases[k] = cbuf__load_relaxed(cbuf__base_at(ring, k, at));
+        cbuf__take_rows(ring, at, stored, count, ring->stride);
+        uint64_t oldest = cbuf__validate(ring);
+        for (uint32_t k = 0; oldest <= at && k < ring->codec.deltas; k++)
+            escapes |= cbuf__decode(ring, k, at, to, stored, count, bases[k]);
+        if (escapes) oldest = cbuf__validate(ring);
+        if (oldest > at) {
+            good = at = oldest;
+            continue;
+        }
+        cbuf__copy_others(ring, to, ring->row_bytes, stored, ring->stride, count, false);
+        at += count;
+    }
+    return good;
+}
+
+/* What a producer must know of the last block to go on in it, or behind it. */
+CBUF__SLOW void cbuf__take_over_deltas(cbuf_ring *ring)
+{
+    uint64_t last = ring->next ? ring->next - 1 : 0;
+    for (uint32_t k = 0; k < ring->codec.deltas; k++)
+        ring->codec.delta[k].base = cbuf__load_relaxed(cbuf__base_at(ring, k, last));
+}
+
 /* ============================================================================= [publish] ==== */
 
 /* SLEEPING at no cost to those who wake. An event has the counter value that the most modest
@@ -1166,6 +1637,7 @@ CBUF__SLOW void cbuf__scan_gates(cbuf_ring *ring)
         ring->slowest = k;
     }
     ring->limit = oldest + ring->capacity;
+    ring->limit &= ring->blocks;
 }
 
 /* The ring is full: looks after the slot that holds it up, once a millisecond at most. Frees it if
@@ -1202,7 +1674,7 @@ CBUF__SLOW bool cbuf__mind_slowest(cbuf_ring *ring)
  * the way: then whoever lifts it wakes. */
 CBUF__SLOW uint64_t cbuf__room_at(const cbuf_ring *ring, uint64_t rows)
 {
-    uint64_t wanted = ring->next + rows - ring->capacity;
+    uint64_t wanted = (ring->next + rows - ring->capacity + ~ring->blocks) & ring->blocks;
     uint64_t head = ring->many ? cbuf__many_head(ring) : wanted;
     return head < wanted ? head + 1 : wanted;
 }
@@ -1215,14 +1687,14 @@ CBUF__SLOW bool cbuf__await_gates(cbuf_ring *ring, uint64_t rows, int64_t ns)
     cbuf__tally(ring, &ring->file->waits, 1);
     for (;;) {
         struct cbuf__slot *slot = &ring->readers->slots[ring->slowest];
-        uint64_t seen = cbuf__load_relaxed(&slot->cursor);
-        for (int i = 0; i < 1000 && cbuf__load_relaxed(&slot->cursor) == seen; i++) cbuf__pause();
+        uint64_t wanted = cbuf__room_at(ring, rows);
+        for (int i = 0; i < 1000 && cbuf__load_relaxed(&slot->cursor) < wanted; i++) cbuf__pause();
         cbuf__scan_gates(ring);
         if (ring->limit < ring->next + rows && cbuf__mind_slowest(ring)) cbuf__scan_gates(ring);
         if (ring->limit >= ring->next + rows) return true;
         if (ns >= 0 && (left = start + ns - cbuf__now_ns(CBUF__MONOTONIC)) <= 0) return false;
         bool sure;
-        uint64_t count = cbuf__wish(&ring->readers->room, cbuf__room_at(ring, rows), &sure);
+        uint64_t count = cbuf__wish(&ring->readers->room, wanted, &sure);
         cbuf__scan_gates(ring); /* E4: the second look */
         if (ring->limit >= ring->next + rows) return true;
         int64_t nap = sure ? 10000000 : 1000000; /* a dead gate wakes nobody */
@@ -1514,6 +1986,7 @@ CBUF__SLOW int64_t cbuf__make_room(cbuf_ring *ring, uint64_t n)
     uint64_t most = ring->capacity < 4 ? 1 : ring->capacity / 4, step = ring->options.reserve_step;
     if (n > most) n = most;
     uint64_t end = ring->next + n, mark = ring->next + (n > step ? n : step);
+    mark = (mark + ~ring->blocks) & ring->blocks;
     if (ring->gated) {
         int64_t ns = ring->options.block_ns ? ring->options.block_ns : CBUF_FOREVER;
         int passed = end > ring->limit ? cbuf__pass_gates(ring, ns) : 1;
@@ -1540,31 +2013,47 @@ CBUF__INLINE int cbuf__usable(const cbuf_ring *ring, uint32_t row_bytes) /* 0, o
     return CBUF__LIKELY(ring->local->row_bytes == row_bytes) ? 0 : cbuf__unusable(ring, row_bytes);
 }
 
-/* Writes n rows into the ring proper. What is refused counts as dropped, unless there is a hook,
- * which then knows better. */
-CBUF__INLINE int64_t cbuf__write_through(
-    cbuf_ring *ring, const void *from, uint64_t n, uint32_t row_bytes)
+/* `plain`: neither locked nor with delta columns, as the caller knows. */
+CBUF__INLINE int64_t cbuf__write_loop(
+    cbuf_ring *ring, const void *from, uint64_t n, uint32_t row_bytes, const bool plain)
 {
     const unsigned char *rows = CBUF__AS(const unsigned char *, from);
-    int64_t granted = cbuf__usable(ring, row_bytes);
-    if (granted) return granted;
-    if (ring->many) return cbuf__write_many(ring, rows, n, row_bytes);
     for (uint64_t left = n; left;) {
         uint64_t count = left;
         if (ring->next + left > ring->reserved) {
-            granted = cbuf__make_room(ring, left);
+            int64_t granted = cbuf__make_room(ring, left);
             if (granted == 0 && !ring->hook) cbuf__tally(ring, &ring->file->dropped, left);
             if (granted <= 0) return left < n ? CBUF__AS(int64_t, n - left) : granted;
             count = CBUF__AS(uint64_t, granted);
         }
-        if (ring->locked) cbuf__lock(ring->readers_fd, CBUF__EXCLUSIVE, CBUF__ROWS_BYTE, true);
-        cbuf__put_rows(ring, ring->next, rows, count, row_bytes);
-        cbuf__publish(ring, ring->next + count);
-        if (ring->locked) cbuf__lock(ring->readers_fd, CBUF__UNLOCK, CBUF__ROWS_BYTE, true);
-        rows += cbuf__span(count, row_bytes);
-        left -= count;
+        bool locked = !plain && ring->locked, delta = !plain && ring->delta;
+        if (locked) cbuf__lock(ring->readers_fd, CBUF__EXCLUSIVE, CBUF__ROWS_BYTE, true);
+        uint64_t done = delta ? cbuf__put_deltas(ring, rows, count) : count;
+        if (!delta) cbuf__put_rows(ring, ring->next, rows, count, row_bytes);
+        cbuf__publish(ring, ring->next + done);
+        if (locked) cbuf__lock(ring->readers_fd, CBUF__UNLOCK, CBUF__ROWS_BYTE, true);
+        rows += cbuf__span(done, row_bytes);
+        left -= done;
+        if (done < count && left == n) return CBUF_ENOSPACE;
+        if (done < count) return CBUF__AS(int64_t, n - left);
     }
     return CBUF__AS(int64_t, n);
+}
+CBUF__SLOW int64_t cbuf__write_specially(
+    cbuf_ring *ring, const void *rows, uint64_t n, uint32_t row_bytes)
+{
+    int error = cbuf__unusable(ring, row_bytes);
+    return error ? error : cbuf__write_loop(ring, rows, n, row_bytes, false);
+}
+/* Writes n rows into the ring proper. What is refused counts as dropped, unless there is a hook,
+ * which then knows better. */
+CBUF__INLINE int64_t cbuf__write_through(
+    cbuf_ring *ring, const void *rows, uint64_t n, uint32_t row_bytes)
+{
+    if (CBUF__UNLIKELY(ring->local->row_bytes != row_bytes))
+        return cbuf__write_specially(ring, rows, n, row_bytes);
+    if (ring->many) return cbuf__write_many(ring, CBUF__AS(const unsigned char *, rows), n, row_bytes);
+    return cbuf__write_loop(ring, rows, n, row_bytes, true);
 }
 
 CBUF__SLOW int64_t cbuf__write_hooked(
@@ -1643,6 +2132,7 @@ CBUF__SLOW void *cbuf__claim_slowly(cbuf_ring *ring, uint32_t n, int64_t *grante
     int64_t ignored, *result = granted ? granted : &ignored;
     *result = cbuf__usable(ring, ring->row_bytes);
     if (!*result && !n) *result = CBUF_EINVAL;
+    if (!*result && ring->delta) *result = CBUF_EDELTA;
     if (!*result && ring->shared_tail) *result = CBUF_ELAYOUT;
     if (!*result && ring->hook) *result = CBUF_ELOGGED;
     if (*result) return NULL;
@@ -1793,7 +2283,7 @@ CBUF__SLOW uint64_t cbuf__keep_tail(cbuf_reader *reader, unsigned char *rows, ui
 }
 
 CBUF__INLINE int64_t cbuf__read_open(
-    cbuf_reader *reader, void *to, uint32_t max, uint32_t row_bytes)
+    cbuf_reader *reader, void *to, uint32_t max, uint32_t row_bytes, const bool plain)
 {
     const cbuf_ring *ring = reader->ring;
     unsigned char *rows = CBUF__AS(unsigned char *, to);
@@ -1803,8 +2293,13 @@ CBUF__INLINE int64_t cbuf__read_open(
         if (!n && !cbuf__resync(reader)) return 0;
         if (!n) continue;
         if (reader->prefetch) __builtin_prefetch(cbuf__at(ring, reader->cursor + reader->prefetch));
-        cbuf__take_rows(ring, reader->cursor, rows, n, row_bytes);
-        uint64_t oldest = cbuf__validate(ring);
+        uint64_t oldest;
+        if (plain || !ring->delta) {
+            cbuf__take_rows(ring, reader->cursor, rows, n, row_bytes);
+            oldest = cbuf__validate(ring);
+        } else {
+            oldest = cbuf__take_deltas(ring, reader->cursor, rows, n);
+        }
         if (CBUF__UNLIKELY(oldest > reader->cursor))
             n = cbuf__keep_tail(reader, rows, n, oldest, row_bytes, tries);
         if (!n) continue;
@@ -1820,9 +2315,10 @@ CBUF__SLOW int64_t cbuf__read_slowly(
 {
     int error = cbuf__unusable(reader->ring, row_bytes);
     if (error) return error;
-    if (reader->fd >= 0) cbuf__lock(reader->fd, CBUF__SHARED, CBUF__ROWS_BYTE, true);
-    int64_t n = cbuf__read_open(reader, rows, max, row_bytes);
-    if (reader->fd >= 0) cbuf__lock(reader->fd, CBUF__UNLOCK, CBUF__ROWS_BYTE, true);
+    bool locked = reader->ring->locked && reader->fd >= 0;
+    if (locked) cbuf__lock(reader->fd, CBUF__SHARED, CBUF__ROWS_BYTE, true);
+    int64_t n = cbuf__read_open(reader, rows, max, row_bytes, false);
+    if (locked) cbuf__lock(reader->fd, CBUF__UNLOCK, CBUF__ROWS_BYTE, true);
     return n;
 }
 
@@ -1853,7 +2349,7 @@ CBUF__INLINE int64_t cbuf__read_rows(
 {
     if (CBUF__UNLIKELY(reader->ring->local->row_bytes != row_bytes))
         return cbuf__read_slowly(reader, rows, max, row_bytes);
-    return cbuf__read_open(reader, rows, max, row_bytes);
+    return cbuf__read_open(reader, rows, max, row_bytes, true);
 }
 
 static inline int64_t cbuf_read(cbuf_reader *reader, void *rows, uint32_t max)
@@ -1874,6 +2370,7 @@ static inline int64_t cbuf_peek(cbuf_reader *reader, uint32_t max, const void **
 {
     const cbuf_ring *ring = reader->ring;
     int error = cbuf__usable(ring, ring->row_bytes);
+    if (!error && ring->delta) error = CBUF_EDELTA;
     *rows = NULL;
     reader->peeked = 0;
     while (!error && max) {
@@ -2073,8 +2570,10 @@ static inline int64_t cbuf_snapshot(const cbuf_ring *ring, void *to, uint32_t n,
         uint64_t count = head > start ? head - start : 0;
         *first = start;
         if (!count) return 0;
-        cbuf__take_rows(ring, start, rows, count, ring->row_bytes);
-        uint64_t oldest = cbuf__validate(ring);
+        uint64_t oldest = start;
+        if (ring->delta) oldest = cbuf__take_deltas(ring, start, rows, count);
+        else cbuf__take_rows(ring, start, rows, count, ring->row_bytes);
+        if (!ring->delta) oldest = cbuf__validate(ring);
         if (oldest <= start) return CBUF__AS(int64_t, count);
         if (tries < 8 || oldest >= head) continue;
         size_t bad = cbuf__span(oldest - start, ring->row_bytes);
@@ -2093,7 +2592,11 @@ static inline int cbuf_latest(const cbuf_ring *ring, void *row, uint64_t *sequen
 CBUF__SLOW bool cbuf__field(
     const cbuf_ring *ring, uint64_t sequence, uint32_t offset, size_t bytes, void *value)
 {
-    unsigned char words[16];
+    unsigned char words[16], row[CBUF__BUFFER / 2];
+    if (ring->delta) {
+        bool whole = cbuf__take_deltas(ring, sequence, row, 1) <= sequence;
+        return memcpy(value, row + offset, bytes), whole;
+    }
     cbuf__words_out(words, cbuf__at(ring, sequence) + offset / 8, (offset % 8 + bytes + 7) / 8);
     memcpy(value, words + offset % 8, bytes);
     return cbuf__validate(ring) <= sequence;
@@ -2319,8 +2822,22 @@ CBUF__SLOW const cbuf_column *cbuf__next_column(
     return next;
 }
 
-CBUF__SLOW void cbuf__write_schema(
-    cbuf__text *text, const cbuf__facts *facts, const cbuf_options *options)
+/* What other languages need to decode. The C side finds the stored places itself, and compares. */
+CBUF__SLOW void cbuf__write_delta(
+    cbuf__text *text, const cbuf__codec *codec, const cbuf_column *column)
+{
+    const cbuf__packed *d = cbuf__delta_of(codec, column);
+    if (d) cbuf__say_number(text, ",\"delta\":", d->bits);
+    if (d && d->real) {
+        cbuf__say_number(text, ",\"step\":[", CBUF__AS(uint64_t, d->multiple));
+        cbuf__say_number(text, ",", CBUF__AS(uint64_t, d->divisor));
+        cbuf__say(text, "]");
+    }
+    cbuf__say_number(text, ",\"stored\":", cbuf__stored_at(codec, column));
+}
+
+CBUF__SLOW void cbuf__write_schema(cbuf__text *text, const cbuf__facts *facts,
+    const cbuf_options *options, const cbuf__codec *codec)
 {
     bool dense = (facts->features & CBUF__DENSE) != 0;
     cbuf__say(text, "{\"format\":\"cbuf 1.0\",\"layout\":");
@@ -2336,6 +2853,12 @@ CBUF__SLOW void cbuf__write_schema(
         cbuf__say_number(text, ",\"claim_offset\":", offsetof(struct cbuf__file, claim));
         cbuf__say_number(text, ",\"pens_offset\":", cbuf__pens_offset(facts));
     }
+    if (codec->deltas) {
+        cbuf__say_number(text, ",\"block_rows\":", facts->block_rows);
+        cbuf__say_number(text, ",\"escapes_offset\":", facts->escapes_offset);
+        cbuf__say_number(text, ",\"bases_offset\":", facts->bases_offset);
+        cbuf__say_number(text, ",\"plane_offset\":", facts->plane_offset);
+    }
     const char *before = ",\"columns\":[\n{\"name\":\"";
     for (const cbuf_column *c = NULL; (c = cbuf__next_column(options, c)) != NULL;) {
         cbuf__say(text, before);
@@ -2343,6 +2866,7 @@ CBUF__SLOW void cbuf__write_schema(
         cbuf__say(text, "\",\"type\":\"");
         cbuf__say_type(text, c->type);
         cbuf__say_number(text, "\",\"offset\":", c->offset);
+        if (codec->deltas) cbuf__write_delta(text, codec, c);
         before = "},\n{\"name\":\"";
     }
     cbuf__say(text, "}\n]}\n");
@@ -2392,16 +2916,20 @@ CBUF__SLOW void cbuf__json_string(cbuf__json *json, char *to, size_t room)
     }
     if (to) to[n] = 0;
 }
-CBUF__SLOW uint32_t cbuf__json_number(cbuf__json *json)
+CBUF__SLOW uint64_t cbuf__json_large(cbuf__json *json, uint64_t most)
 {
-    uint32_t number = 0;
+    uint64_t number = 0;
     char c = cbuf__json_peek(json);
     if (c < '0' || c > '9') cbuf__json_fault(json, "a whole number is missing");
     for (; json->at < json->end && (c = *json->at) >= '0' && c <= '9'; json->at++) {
-        if (number > CBUF_MAX_ROW_BYTES) cbuf__json_fault(json, "a number is too large");
+        if (number > most) cbuf__json_fault(json, "a number is too large");
         else number = 10 * number + CBUF__AS(uint32_t, c - '0');
     }
     return number;
+}
+CBUF__SLOW uint32_t cbuf__json_number(cbuf__json *json)
+{
+    return CBUF__AS(uint32_t, cbuf__json_large(json, CBUF_MAX_ROW_BYTES));
 }
 CBUF__SLOW void cbuf__json_skip(cbuf__json *json) /* any value */
 {
@@ -2436,13 +2964,30 @@ CBUF__SLOW bool cbuf__json_member(cbuf__json *json, bool first, char key[CBUF_NA
     return !json->why;
 }
 
-/* A column, and where its name stands. */
-CBUF__SLOW const char *cbuf__json_column(cbuf__json *json, cbuf_column *column)
+/* [multiple, divisor] */
+CBUF__SLOW double cbuf__json_step(cbuf__json *json)
+{
+    double parts[2], step;
+    for (int i = 0; i < 2; i++) {
+        cbuf__json_need(json, i ? ',' : '[', "a step is not [multiple, divisor]");
+        uint64_t part = cbuf__json_large(json, 100000000000000u);
+        parts[i] = CBUF__AS(double, CBUF__AS(int64_t, part));
+    }
+    cbuf__json_need(json, ']', "a step is not [multiple, divisor]");
+    if (!(parts[1] > 0)) parts[1] = 1;
+    cbuf__quotient(parts, parts + 1, &step);
+    return step;
+}
+
+/* A column, and where its name stands; and how it is stored. */
+CBUF__SLOW const char *cbuf__json_column(
+    cbuf__json *json, cbuf_column *column, cbuf_delta *delta, uint32_t *stored)
 {
     char key[CBUF_NAME_BYTES], type[CBUF_NAME_BYTES] = "";
     const char *name = json->at;
     memset(column, 0, sizeof *column);
-    column->offset = UINT32_MAX;
+    memset(delta, 0, sizeof *delta);
+    column->offset = *stored = UINT32_MAX;
     for (bool first = true; cbuf__json_member(json, first, key); first = false) {
         if (!strcmp(key, "name")) {
             cbuf__json_string(json, column->name, sizeof column->name);
@@ -2451,6 +2996,12 @@ CBUF__SLOW const char *cbuf__json_column(cbuf__json *json, cbuf_column *column)
             cbuf__json_string(json, type, sizeof type);
         } else if (!strcmp(key, "offset")) {
             column->offset = cbuf__json_number(json);
+        } else if (!strcmp(key, "delta")) {
+            delta->bits = cbuf__json_number(json);
+        } else if (!strcmp(key, "step")) {
+            delta->step = cbuf__json_step(json);
+        } else if (!strcmp(key, "stored")) {
+            *stored = cbuf__json_number(json);
         } else {
             cbuf__json_skip(json);
         }
@@ -2462,10 +3013,13 @@ CBUF__SLOW const char *cbuf__json_column(cbuf__json *json, cbuf_column *column)
     return name;
 }
 
-/* What is asked of a schema: the column of that index, or of that name, or the first of a type. */
+/* What is asked of a schema: the column of that index, or of that name, or the first of a type; and
+ * how columns are stored: a codec to be filled in, and then to be compared with what it says. */
 typedef struct cbuf__query {
     const char *name;
     uint32_t type, index;
+    cbuf__codec *codec; /* or NULL */
+    bool placed;               /* compare */
     cbuf_column found; /* its type is 0 if there is none */
     const char *why;   /* the schema's fault, or NULL */
     uint32_t end;      /* where the last column ends */
@@ -2485,6 +3039,17 @@ CBUF__SLOW void cbuf__check_column(cbuf__query *query, cbuf__json *json, const c
         : query->type      ? query->type == column->type && !query->found.type
                            : query->index == index;
     if (hit) query->found = *column;
+}
+
+CBUF__SLOW void cbuf__check_delta(cbuf__query *query, cbuf__json *json, const cbuf_column *column,
+    uint32_t index, const cbuf_delta *delta, uint32_t stored)
+{
+    const char *fault = NULL;
+    bool is = delta->bits || delta->step > 0;
+    if (!query->codec) return;
+    if (!query->placed) fault = cbuf__add_column(query->codec, column, index, is ? delta : NULL);
+    else if (cbuf__stored_at(query->codec, column) != stored) fault = "a column's stored place";
+    if (fault) cbuf__json_fault(json, fault);
 }
 
 /* Reads the whole schema and checks it: how many columns there are; 0 and query->why if it is not
@@ -2507,11 +3072,14 @@ CBUF__SLOW uint32_t cbuf__read_schema(
         cbuf__json_need(&json, '[', "\"columns\" is not an array");
         while (!json.why && !cbuf__json_take(&json, ']')) {
             cbuf_column column;
+            cbuf_delta delta;
+            uint32_t stored;
             if (count) cbuf__json_need(&json, ',', "a comma is missing");
             if (count == CBUF_MAX_COLUMNS) cbuf__json_fault(&json, "too many columns");
             if (json.why) break;
-            names[count] = cbuf__json_column(&json, &column);
-            if (!json.why) cbuf__check_column(query, &json, &column, names, count++, row_bytes);
+            names[count] = cbuf__json_column(&json, &column, &delta, &stored);
+            if (!json.why) cbuf__check_column(query, &json, &column, names, count, row_bytes);
+            if (!json.why) cbuf__check_delta(query, &json, &column, count++, &delta, stored);
         }
     }
     if (!count) cbuf__json_fault(&json, "no columns");
@@ -2548,6 +3116,23 @@ static inline int cbuf_column_find(const cbuf_ring *ring, const char *name, cbuf
     return cbuf__find_column(ring, name, 0, column);
 }
 
+static inline int cbuf_delta_at(
+    const cbuf_ring *ring, uint32_t index, cbuf_delta *delta, uint64_t *escapes)
+{
+    cbuf_column column;
+    if (!ring->file) return CBUF_ENOTOPEN;
+    if (!ring->delta || index >= ring->codec.deltas) return CBUF_EINVAL;
+    const cbuf__packed *d = ring->codec.delta + index;
+    if (escapes) *escapes = cbuf__load_relaxed(ring->codec.escapes + index);
+    if (!delta) return 0;
+    int error = cbuf_column_at(ring, d->index, &column);
+    memcpy(delta->name, column.name, sizeof delta->name);
+    delta->bits = d->bits;
+    delta->step = 0;
+    if (d->real) cbuf__quotient(&d->multiple, &d->divisor, &delta->step);
+    return error;
+}
+
 /* ========================================================================= [memory-ring] ==== */
 
 CBUF__SLOW const char *cbuf__column_fault(const cbuf_column *column)
@@ -2559,6 +3144,17 @@ CBUF__SLOW const char *cbuf__column_fault(const cbuf_column *column)
     if (!n || n == sizeof column->name) return "a column's name is empty or too long";
     if (!cbuf__is_type(column->type)) return "a column has an unknown type";
     return column->offset > CBUF_MAX_ROW_BYTES ? "a column's offset is too large" : NULL;
+}
+
+CBUF__SLOW int cbuf__resolve_block(cbuf_ring *ring)
+{
+    cbuf_options *o = &ring->options;
+    uint64_t block = 1, half = o->capacity / 2;
+    while (block < (o->block_rows ? o->block_rows : 64)) block *= 2;
+    if (!o->block_rows && block > half) block = half;
+    o->block_rows = CBUF__AS(uint32_t, block);
+    return block <= half ? 0 : cbuf__fail_with(ring, CBUF_EINVAL, "block_rows", block,
+                                   "half the capacity is ", half);
 }
 
 /* Checks the options against the limits and puts the defaults in: ring->options. */
@@ -2595,6 +3191,8 @@ CBUF__SLOW int cbuf__resolve_options(cbuf_ring *ring, const cbuf_options *option
     if (o->reserve_step > power / 2)
         return cbuf__fail_with(ring, CBUF_EINVAL, "reserve_step", o->reserve_step,
             "half the capacity is ", power / 2);
+    int error = cbuf__resolve_block(ring);
+    if (error) return error;
     if (!o->max_readers) o->max_readers = 64;
     if (o->max_readers > CBUF_MAX_READERS)
         return cbuf__fail_with(ring, CBUF_EINVAL, "max_readers", o->max_readers, "the limit is ",
@@ -2603,13 +3201,54 @@ CBUF__SLOW int cbuf__resolve_options(cbuf_ring *ring, const cbuf_options *option
     if (o->producers > CBUF_MAX_PRODUCERS)
         return cbuf__fail_with(ring, CBUF_EINVAL, "producers", o->producers, "the limit is ",
             CBUF_MAX_PRODUCERS);
-    if (o->producers > 1 && (o->layout != CBUF_NUMBERED || o->locked || o->capacity > 1u << 30))
-        return cbuf__fail(ring, CBUF_EINVAL,
-            "many producers need the numbered layout, no lock, and a capacity of at most 2^30");
+    if (o->producers > 1 && (o->layout != CBUF_NUMBERED || o->locked || o->delta_count ||
+                                o->capacity > 1u << 30))
+        return cbuf__fail(ring, CBUF_EINVAL, "many producers need the numbered layout, no lock, no "
+                                             "delta columns, and a capacity of at most 2^30");
     bool known = o->layout <= CBUF_DENSE && o->on_full <= CBUF_SPILL &&
         o->existing <= CBUF_NEW && o->block_ns >= 0 && o->demote_ns >= 0;
     return known ? 0 : cbuf__fail(ring, CBUF_EINVAL,
                            "layout, on_full, existing, block_ns or demote_ns has no such value");
+}
+
+/* Puts the columns into the codec, in the order of their offsets. The fault, or NULL. */
+CBUF__SLOW const char *cbuf__plan_deltas(
+    cbuf__codec *codec, const cbuf_options *o, cbuf__facts *facts)
+{
+    uint32_t index = 0;
+    if (!o->delta_count) return NULL;
+    for (const cbuf_column *c = NULL; (c = cbuf__next_column(o, c)) != NULL; index++) {
+        const cbuf_delta *delta = NULL;
+        for (uint32_t k = 0; k < o->delta_count && !delta; k++)
+            if (!memcmp(c->name, o->deltas[k].name, strlen(c->name) + 1)) delta = o->deltas + k;
+        const char *fault = cbuf__add_column(codec, c, index, delta);
+        if (fault) return fault;
+    }
+    cbuf__place_columns(codec);
+    facts->delta_count = codec->deltas;
+    facts->features = CBUF__DELTA;
+    if (codec->deltas < o->delta_count) return "a delta names no column, or one that another names";
+    if (o->in_place) return "rows with delta columns cannot be in_place";
+    if (o->row_bytes > 4096 || codec->stored_bytes > 4088)
+        return "rows with delta columns have more than 4,096 bytes";
+    return NULL;
+}
+
+/* Words of counters, and of a bit for each page of the plane. */
+CBUF__INLINE uint64_t cbuf__delta_words(const cbuf__facts *facts)
+{
+    uint64_t pages = facts->delta_count * facts->capacity / 512;
+    return facts->delta_count ? facts->delta_count + pages / 64 + 1 : 0;
+}
+/* Where the ring has what delta columns need; the places of gates and rows are known before. */
+CBUF__SLOW void cbuf__place_deltas(cbuf__facts *facts, uint32_t block_rows, uint64_t page)
+{
+    uint64_t words = facts->delta_count * facts->capacity;
+    facts->block_rows = block_rows;
+    facts->escapes_offset = facts->gates_offset + 8ull * facts->max_readers;
+    facts->bases_offset = facts->rows_offset + facts->capacity * facts->stride;
+    facts->plane_offset = cbuf__round_up(facts->bases_offset + 8 * (words / block_rows), page);
+    facts->file_bytes = cbuf__round_up(facts->plane_offset + 8 * words, page);
 }
 
 /* Finds where everything goes. `page`: 4096 in a file, CBUF__LINE in memory. */
@@ -2622,11 +3261,15 @@ CBUF__SLOW int cbuf__resolve(
     memset(facts, 0, sizeof *facts);
     if (error) return error;
     bool dense = o->layout == CBUF_DENSE;
+    const char *fault = cbuf__plan_deltas(&ring->codec, options, facts);
+    if (fault) return cbuf__fail(ring, CBUF_ESCHEMA, fault);
     bool shared = !dense && !o->in_place && o->row_bytes % 8 == 0 && end + 4 <= o->row_bytes;
     uint64_t stride = cbuf__round_up(o->row_bytes + (dense || shared ? 0u : 4u), 8);
+    if (facts->delta_count)
+        stride = cbuf__round_up(ring->codec.stored_bytes + (dense ? 0u : 4u), 8);
     for (uint64_t size = 8; o->pad_rows && size <= 64; size *= 2)
         if (stride <= size && stride > size / 2) stride = size;
-    shared = shared && stride == o->row_bytes;
+    shared = facts->delta_count ? !dense : shared && stride == o->row_bytes;
     memcpy(facts->magic, CBUF__MAGIC, 8);
     facts->byte_order = CBUF__BYTE_ORDER;
     facts->major = CBUF__MAJOR;
@@ -2645,10 +3288,13 @@ CBUF__SLOW int cbuf__resolve(
     facts->column_count = o->column_count;
     facts->schema_offset = sizeof(struct cbuf__file);
     uint64_t schema_end = facts->schema_offset + 512u + 112u * o->column_count;
+    if (facts->delta_count) schema_end += 16u * o->column_count + 64u * facts->delta_count;
     facts->gates_offset = CBUF__AS(uint32_t, cbuf__round_up(schema_end, CBUF__LINE));
-    facts->rows_offset = cbuf__round_up(cbuf__pens_offset(facts) +
-            CBUF__AS(uint64_t, facts->producers) * sizeof(struct cbuf__pen), page);
+    uint64_t words = facts->max_readers + cbuf__delta_words(facts);
+    uint64_t words_end = facts->gates_offset + 8 * words, pens_end = cbuf__pens_end(facts);
+    facts->rows_offset = cbuf__round_up(words_end > pens_end ? words_end : pens_end, page);
     facts->file_bytes = cbuf__round_up(facts->rows_offset + facts->capacity * stride, page);
+    if (facts->delta_count) cbuf__place_deltas(facts, o->block_rows, page);
     return facts->file_bytes <= SIZE_MAX / 2 ? 0 : cbuf__fail_with(ring, CBUF_EINVAL,
         "the ring's size", facts->file_bytes, "the limit is ", SIZE_MAX / 2);
 }
@@ -2658,12 +3304,32 @@ CBUF__INLINE size_t cbuf__readers_size(uint64_t slots)
     return offsetof(struct cbuf__readers, slots) + cbuf__span(slots, sizeof(struct cbuf__slot));
 }
 
+/* The same of what delta columns need. */
+CBUF__SLOW bool cbuf__check_deltas(const cbuf__facts *f, uint64_t rows_end, uint64_t bytes)
+{
+    uint64_t words = f->delta_count * f->capacity, block = f->block_rows;
+    uint64_t gates_end = f->gates_offset + 8ull * f->max_readers, plane = f->plane_offset;
+    bool dense = (f->features & CBUF__DENSE) != 0, shared = (f->features & CBUF__SHARED_TAIL) != 0;
+    if (!f->delta_count || f->delta_count > CBUF_MAX_DELTAS || dense == shared) return false;
+    if (!block || block & (block - 1) || block > f->capacity / 2) return false;
+    if (f->escapes_offset % 8 || f->bases_offset % 8 || plane % (f->readers_offset ? 8 : 4096))
+        return false;
+    if (f->escapes_offset < gates_end || f->escapes_offset > f->rows_offset ||
+        (f->rows_offset - f->escapes_offset) / 8 < cbuf__delta_words(f))
+        return false;
+    return f->bases_offset >= rows_end && f->bases_offset <= bytes && plane <= bytes &&
+        plane >= f->bases_offset + 8 * (words / block) && 8 * words <= bytes - plane &&
+        f->row_bytes <= CBUF__BUFFER / 2 && f->stride <= CBUF__BUFFER / 2 &&
+        (!f->readers_offset || f->readers_offset >= plane + 8 * words);
+}
+
 /* Whether the facts of a file or memory of `bytes` bytes make sense, alone and together: 0, or an
  * error and *why. Nothing of the file is used that has not passed here. */
 CBUF__SLOW int cbuf__check_facts(const cbuf__facts *f, uint64_t bytes, const char **why)
 {
     bool dense = (f->features & CBUF__DENSE) != 0, shared = (f->features & CBUF__SHARED_TAIL) != 0;
     bool many = (f->features & CBUF__MANY) != 0, locked = (f->features & CBUF__LOCKED) != 0;
+    bool delta = (f->features & CBUF__DELTA) != 0;
     uint64_t rows_end = f->rows_offset + f->capacity * f->stride; /* looked at when both are sane */
     uint64_t readers = f->readers_offset;
     *why = "it does not begin with a ring's mark";
@@ -2680,28 +3346,73 @@ CBUF__SLOW int cbuf__check_facts(const cbuf__facts *f, uint64_t bytes, const cha
     *why = "its row size, stride or layout";
     if (f->row_bytes < 1 || f->row_bytes > CBUF_MAX_ROW_BYTES) return CBUF_EFORMAT;
     if (f->stride % 8 || f->stride > CBUF_MAX_ROW_BYTES + 16) return CBUF_EFORMAT;
-    if (f->stride < f->row_bytes + (dense || shared ? 0u : 4u)) return CBUF_EFORMAT;
-    if (shared && (dense || f->stride != f->row_bytes)) return CBUF_EFORMAT;
+    if (!delta && f->stride < f->row_bytes + (dense || shared ? 0u : 4u)) return CBUF_EFORMAT;
+    if (shared && (dense || (!delta && f->stride != f->row_bytes))) return CBUF_EFORMAT;
     *why = "its capacity, reserve step, policy or number of producers or readers";
     if (f->capacity < 2 || f->capacity > CBUF_MAX_CAPACITY) return CBUF_EFORMAT;
     if (f->capacity & (f->capacity - 1) || f->on_full > CBUF_SPILL) return CBUF_EFORMAT;
     if (f->reserve_step < 1 || f->reserve_step > f->capacity / 2) return CBUF_EFORMAT;
     if (f->max_readers < 1 || f->max_readers > CBUF_MAX_READERS) return CBUF_EFORMAT;
     if (many != (f->producers > 1) || f->producers > CBUF_MAX_PRODUCERS) return CBUF_EFORMAT;
-    if (many && (dense || locked || f->capacity > 1u << 30)) return CBUF_EFORMAT;
+    if (many && (dense || locked || delta || f->capacity > 1u << 30)) return CBUF_EFORMAT;
     *why = "the place or size of its schema, gates, rows or readers";
     if (f->schema_offset < sizeof(struct cbuf__file) || f->schema_offset > bytes ||
         f->schema_bytes > CBUF_MAX_SCHEMA_BYTES || f->gates_offset % 8 ||
         f->gates_offset < CBUF__AS(uint64_t, f->schema_offset) + f->schema_bytes ||
-        f->rows_offset % 8 || f->rows_offset < cbuf__pens_offset(f) +
-                CBUF__AS(uint64_t, f->producers) * sizeof(struct cbuf__pen) ||
+        f->rows_offset % 8 || f->rows_offset < cbuf__pens_end(f) ||
         f->rows_offset > bytes || rows_end > bytes)
         return CBUF_EFORMAT;
     if (readers && (readers % 8 || readers < rows_end || readers > bytes ||
                        bytes - readers < cbuf__readers_size(f->max_readers)))
         return CBUF_EFORMAT;
+    *why = "what it says of its delta columns";
+    if (delta && !cbuf__check_deltas(f, rows_end, bytes)) return CBUF_EFORMAT;
     *why = NULL;
     return 0;
+}
+
+CBUF__SLOW void cbuf__bind_local(cbuf_ring *ring)
+{
+    ring->local->row_bytes = ring->locked || ring->delta ? 0 : ring->row_bytes;
+    uint64_t short_way = ring->many ? 0 : ring->local->row_bytes;
+    ring->local->plain = ring->shared_tail ? short_way : 0;
+    ring->local->other = ring->shared_tail ? 0 : short_way;
+    ring->local->always = 0;
+    ring->local->never = UINT64_MAX;
+}
+
+CBUF__SLOW void cbuf__unbind_deltas(cbuf_ring *ring)
+{
+    ring->options.deltas = NULL;
+    ring->options.delta_count = ring->options.block_rows = 0;
+    ring->blocks = UINT64_MAX;
+    memset(&ring->codec, 0, sizeof ring->codec);
+}
+/* Gives it what they say of delta columns. The schema's fault, or NULL. */
+CBUF__SLOW const char *cbuf__bind_deltas(
+    cbuf_ring *ring, unsigned char *base, const cbuf__facts *facts, cbuf__query *query)
+{
+    cbuf__codec *codec = &ring->codec;
+    void *escapes = base + facts->escapes_offset, *bases = base + facts->bases_offset;
+    void *plane = base + facts->plane_offset;
+    cbuf__place_columns(codec);
+    query->placed = true;
+    if (!cbuf__read_schema(ring->schema, ring->schema_bytes, ring->row_bytes, query))
+        return query->why;
+    if (codec->deltas != facts->delta_count) return "it has another number of delta columns";
+    if (codec->stored_bytes + (ring->dense ? 0u : 4u) > ring->stride)
+        return "its stored columns end beyond the stride";
+    codec->escapes = CBUF__AS(cbuf__word *, escapes);
+    codec->pages = codec->escapes + codec->deltas;
+    codec->bases = CBUF__AS(cbuf__word *, bases);
+    codec->plane = CBUF__AS(cbuf__word *, plane);
+    while (facts->block_rows >> codec->block_bits > 1) codec->block_bits++;
+    codec->chunk = CBUF__BUFFER / ring->stride;
+    if (codec->chunk > CBUF__CHUNK) codec->chunk = CBUF__CHUNK;
+    ring->options.delta_count = codec->deltas;
+    ring->options.block_rows = facts->block_rows;
+    ring->blocks = ~(CBUF__AS(uint64_t, facts->block_rows) - 1);
+    return NULL;
 }
 
 /* Gives the handle what the checked facts say of the ring at `base`, and checks its schema. */
@@ -2722,6 +3433,7 @@ CBUF__SLOW int cbuf__bind(cbuf_ring *ring, void *base, const cbuf__facts *facts)
     o->locked = (facts->features & CBUF__LOCKED) != 0;
     o->columns = NULL;
     o->name = NULL;
+    cbuf__unbind_deltas(ring);
     ring->file = CBUF__AS(struct cbuf__file *, base);
     ring->rows = bytes + facts->rows_offset;
     ring->gates = CBUF__AS(cbuf__word *, gates);
@@ -2734,23 +3446,22 @@ CBUF__SLOW int cbuf__bind(cbuf_ring *ring, void *base, const cbuf__facts *facts)
     ring->row_bytes = facts->row_bytes;
     ring->stride = facts->stride;
     ring->last = facts->stride / 8 - 1;
+    ring->delta = (facts->features & CBUF__DELTA) != 0;
     ring->dense = o->layout == CBUF_DENSE;
     ring->shared_tail = (facts->features & CBUF__SHARED_TAIL) != 0;
     ring->locked = o->locked;
     ring->gated = o->on_full != CBUF_OVERWRITE;
-    ring->local->row_bytes = ring->locked ? 0 : ring->row_bytes;
-    uint64_t short_way = ring->many ? 0 : ring->local->row_bytes;
-    ring->local->plain = ring->shared_tail ? short_way : 0;
-    ring->local->other = ring->shared_tail ? 0 : short_way;
-    ring->local->always = 0;
-    ring->local->never = UINT64_MAX;
+    cbuf__bind_local(ring);
     ring->wake_at = &ring->local->never;
     memset(&query, 0, sizeof query);
     query.type = CBUF_TIMESTAMP_NS;
+    query.codec = ring->delta ? &ring->codec : NULL;
     o->column_count =
         cbuf__read_schema(ring->schema, ring->schema_bytes, ring->row_bytes, &query);
     if (!o->column_count) return cbuf__fail(ring, CBUF_ESCHEMA, query.why);
-    if (ring->shared_tail && query.end + 4 > ring->row_bytes)
+    const char *fault = ring->delta ? cbuf__bind_deltas(ring, bytes, facts, &query) : NULL;
+    if (fault) return cbuf__fail(ring, CBUF_ESCHEMA, fault);
+    if (!ring->delta && ring->shared_tail && query.end + 4 > ring->row_bytes)
         return cbuf__fail(ring, CBUF_ESCHEMA, "a column lies where the rows' numbers are");
     ring->time_offset = query.found.type ? query.found.offset : UINT32_MAX;
     return 0;
@@ -2766,7 +3477,8 @@ CBUF__SLOW void cbuf__init_readers(struct cbuf__readers *readers, const cbuf__fa
 }
 
 /* Fills in a ring's first part, in memory that is zero, and its mark last. */
-CBUF__SLOW void cbuf__init_file(void *base, cbuf__facts *facts, const cbuf_options *options)
+CBUF__SLOW void cbuf__init_file(void *base, cbuf__facts *facts, const cbuf_options *options,
+    const cbuf__codec *codec)
 {
     char *start = CBUF__AS(char *, base), *schema = start + facts->schema_offset;
     cbuf__text text = { schema, start + facts->gates_offset, false };
@@ -2775,7 +3487,7 @@ CBUF__SLOW void cbuf__init_file(void *base, cbuf__facts *facts, const cbuf_optio
     void *pens = start + cbuf__pens_offset(facts);
     for (uint32_t k = 0; k < facts->producers; k++)
         cbuf__store_relaxed(&(CBUF__AS(struct cbuf__pen *, pens) + k)->begin, CBUF__FREE);
-    cbuf__write_schema(&text, facts, options);
+    cbuf__write_schema(&text, facts, options, codec);
     facts->schema_bytes = CBUF__AS(uint32_t, text.at - schema);
     facts->created_ns = cbuf__now_ns(CBUF__REALTIME);
     memcpy(&magic, from, 8);
@@ -2792,6 +3504,7 @@ CBUF__SLOW void cbuf__continue(cbuf_ring *ring)
     while (!ring->dense && head < reserve && cbuf__is_published(ring, head)) head++;
     cbuf__store_release(&file->head, head);
     ring->next = ring->reserved = ring->limit = head;
+    if (ring->delta) cbuf__take_over_deltas(ring);
 }
 
 /* Becomes the ring's producer, or one of them. */
@@ -2899,7 +3612,7 @@ static inline int cbuf_create_in(
     void *readers = CBUF__AS(unsigned char *, memory) + facts.readers_offset;
     ring->readers = CBUF__AS(struct cbuf__readers *, readers);
     cbuf__init_readers(ring->readers, &facts);
-    cbuf__init_file(memory, &facts, options);
+    cbuf__init_file(memory, &facts, options, &ring->codec);
     error = cbuf__bind(ring, memory, &facts);
     if (error) return cbuf__not_open(ring, error);
     return cbuf__take_over(ring);
@@ -2975,8 +3688,9 @@ CBUF__SLOW int cbuf__make_resident(cbuf_ring *ring, bool writable, const cbuf_me
     const uint8_t asked[] = { want->numa, want->populate, want->huge, want->lock };
     unsigned long nodes[16] = { 0 }, bits = 8 * sizeof nodes[0];
     void *base = ring->file;
-    size_t bytes = ring->file_bytes;
+    size_t bytes = ring->file_bytes; /* but for the escape plane: it would be made */
     struct stat file;
+    if (ring->delta) bytes = CBUF__AS(size_t, cbuf__plane_offset(ring));
     if (want->numa_node < 16 * bits) nodes[want->numa_node / bits] = 1ul << want->numa_node % bits;
     for (int i = 0; i < 4; i++) {
         long failed = 0;
@@ -3178,10 +3892,11 @@ CBUF__SLOW void *cbuf__map(int fd, uint64_t size, bool writable, bool huge)
     return base == MAP_FAILED ? NULL : base;
 }
 
-/* A new file of at least *bytes bytes that are really there, under no name yet, or under `path`
+/* A new file of at least *bytes bytes, under no name yet, or under `path`
  * where the system cannot do that. The descriptor, or an error. *bytes becomes a whole number of
- * the file system's blocks, which are 2 MiB on hugetlbfs. */
-CBUF__SLOW int cbuf__new_file(cbuf_ring *ring, const char *path, mode_t mode, uint64_t *bytes)
+ * the file system's blocks, which are 2 MiB on hugetlbfs. `solid` of them are really there. */
+CBUF__SLOW int cbuf__new_file(
+    cbuf_ring *ring, const char *path, mode_t mode, uint64_t *bytes, uint64_t solid)
 {
     struct stat file;
     cbuf__path directory = { { 0 } };
@@ -3194,7 +3909,9 @@ CBUF__SLOW int cbuf__new_file(cbuf_ring *ring, const char *path, mode_t mode, ui
     if (fstat(fd, &file) || fchmod(fd, mode)) error = errno;
     else if (file.st_blksize > 4096)
         *bytes = cbuf__round_up(*bytes, CBUF__AS(uint64_t, file.st_blksize));
-    if (!error) do error = posix_fallocate(fd, 0, CBUF__AS(off_t, *bytes));
+    if (solid > *bytes) solid = *bytes;
+    if (!error && solid < *bytes && ftruncate(fd, CBUF__AS(off_t, *bytes))) error = errno;
+    if (!error) do error = posix_fallocate(fd, 0, CBUF__AS(off_t, solid));
         while (error == EINTR);
     if (!error) return fd;
     close(fd);
@@ -3278,7 +3995,8 @@ CBUF__SLOW int cbuf__make_readers(
 {
     cbuf__path new_path = cbuf__path_of(ring, ".readers.new");
     uint64_t bytes = cbuf__round_up(cbuf__readers_size(facts->max_readers), 4096);
-    int fd = cbuf__new_file(ring, new_path.text, options->group_register ? 0660 : 0600, &bytes);
+    mode_t mode = options->group_register ? 0660 : 0600;
+    int fd = cbuf__new_file(ring, new_path.text, mode, &bytes, UINT64_MAX);
     if (fd < 0) return fd;
     void *base = cbuf__map(fd, bytes, true, false);
     ring->readers_fd = fd;
@@ -3338,14 +4056,16 @@ CBUF__SLOW int cbuf__make_ring(
     bool group = options->group_read || options->group_register;
     uint64_t clock = CBUF__AS(uint64_t, cbuf__now_ns(CBUF__REALTIME));
     facts->ring_id = (clock ^ CBUF__AS(uint64_t, getpid()) << 40) * 0x9e3779b97f4a7c15u;
-    int error = cbuf__new_file(ring, new_path.text, group ? 0640 : 0600, &facts->file_bytes);
+    uint64_t solid = facts->delta_count ? facts->plane_offset : UINT64_MAX;
+    int error =
+        cbuf__new_file(ring, new_path.text, group ? 0640 : 0600, &facts->file_bytes, solid);
     if (error < 0) return error;
     ring->fd = error;
     void *base = cbuf__map(ring->fd, facts->file_bytes, true, options->memory.huge != 0);
     if (!base) return unlink(new_path.text), cbuf__fail_errno(ring, "mapping", errno);
     ring->file = CBUF__AS(struct cbuf__file *, base);
     ring->file_bytes = CBUF__AS(size_t, facts->file_bytes);
-    cbuf__init_file(base, facts, options);
+    cbuf__init_file(base, facts, options, &ring->codec);
     error = cbuf__bind(ring, base, facts);
     if (!error) error = cbuf__make_resident(ring, true, &options->memory);
     if (!error) error = cbuf__make_readers(ring, facts, options);
@@ -3371,7 +4091,9 @@ CBUF__SLOW int cbuf__compare(cbuf_ring *ring, const cbuf_options *options, const
         { "reserve_step", is->reserve_step, wanted->reserve_step },
         { "on_full", is->on_full, wanted->on_full },
         { "producers", is->producers, wanted->producers },
-        { "column_count", ring->options.column_count, wanted->column_count } };
+        { "column_count", ring->options.column_count, wanted->column_count },
+        { "delta_count", ring->options.delta_count, wanted->delta_count },
+        { "block_rows", ring->options.block_rows, wanted->block_rows } };
     for (size_t k = 0; k < sizeof facts / sizeof facts[0]; k++)
         if (facts[k].is != facts[k].wanted)
             return cbuf__fail_with(ring, CBUF_EMISMATCH, facts[k].what, facts[k].is,
@@ -3382,6 +4104,15 @@ CBUF__SLOW int cbuf__compare(cbuf_ring *ring, const cbuf_options *options, const
         int missing = cbuf_column_find(ring, c->name, &there);
         if (missing || there.type != c->type || there.offset != c->offset)
             return cbuf__fail(ring, CBUF_EMISMATCH, c->name);
+    }
+    for (uint32_t k = 0; k < options->delta_count; k++) {
+        const cbuf_delta *wants = options->deltas + k;
+        cbuf_delta there;
+        uint32_t i = 0;
+        while (!cbuf_delta_at(ring, i, &there, NULL) && strcmp(there.name, wants->name)) i++;
+        if (i == options->delta_count || there.bits != wants->bits ||
+            memcmp(&there.step, &wants->step, 8))
+            return cbuf__fail(ring, CBUF_EMISMATCH, wants->name);
     }
     return 0;
 }

@@ -541,7 +541,8 @@ CBUF__SLOW int cbuf__make_large(cbuf_pool *pool, uint32_t index, uint64_t bytes)
         struct stat file;
         unlink(new_path.text);
         bool group = !fstat(pool->carrier.fd, &file) && (file.st_mode & S_IWGRP);
-        int fd = cbuf__new_file(&pool->carrier, new_path.text, group ? 0660 : 0600, &size), error;
+        mode_t mode = group ? 0660 : 0600;
+        int fd = cbuf__new_file(&pool->carrier, new_path.text, mode, &size, UINT64_MAX), error;
         if (fd < 0) return fd;
         base = cbuf__map(fd, size, true, false);
         if (!base || (group && fchown(fd, CBUF__AS(uid_t, -1), file.st_gid)))
@@ -1195,7 +1196,7 @@ CBUF__SLOW int cbuf__make_pool(
     cbuf_ring *carrier = &pool->carrier;
     cbuf__path new_path = cbuf__path_of(carrier, ".new");
     mode_t mode = options->group ? 0660 : 0600;
-    int fd = cbuf__new_file(carrier, new_path.text, mode, &facts->file_bytes);
+    int fd = cbuf__new_file(carrier, new_path.text, mode, &facts->file_bytes, UINT64_MAX);
     if (fd < 0) return fd;
     carrier->fd = fd;
     void *base = cbuf__map(fd, facts->file_bytes, true, options->memory.huge != 0);

@@ -18,6 +18,13 @@ typedef struct row a_row;
 static const cbuf_column row_columns[] = {
     CBUF_COLUMN(a_row, sequence), { "words", CBUF_BYTES(32), (uint32_t)offsetof(a_row, words) },
     CBUF_COLUMN(a_row, writer) };
+/* With delta columns: one whose values fit in most rows, one in none. */
+static const cbuf_column delta_columns[] = { CBUF_COLUMN(a_row, sequence),
+    { "random", CBUF_UINT64, (uint32_t)offsetof(a_row, words) },
+    { "words", CBUF_BYTES(24), (uint32_t)offsetof(a_row, words) + 8 },
+    CBUF_COLUMN(a_row, writer) };
+static const cbuf_delta row_deltas[] = {
+    { "sequence", 8, 0 }, { "random", 16, 0 }, { "writer", 8, 0 } };
 
 static struct row row_of(uint64_t sequence, uint32_t writer)
 {
@@ -38,7 +45,7 @@ static void check_row(const struct row *is, uint64_t sequence)
 
 /* ---- what the processes of a test share ---- */
 
-enum variant { SHARED_TAIL, IN_PLACE, DENSE, VARIANTS };
+enum variant { SHARED_TAIL, IN_PLACE, DENSE, DELTA, DELTA_DENSE, VARIANTS };
 #define POLICIES 3
 #define CAPACITY 16
 #define LARGE_CAPACITY 256
@@ -88,7 +95,15 @@ static cbuf_options options_of(const struct stage *stage)
     options.column_count = 3;
     options.row_bytes = sizeof(struct row);
     options.max_readers = stage->max_readers;
-    options.layout = stage->variant == DENSE ? CBUF_DENSE : CBUF_NUMBERED;
+    options.layout = CBUF_NUMBERED;
+    if (stage->variant == DENSE || stage->variant == DELTA_DENSE) options.layout = CBUF_DENSE;
+    if (stage->variant >= DELTA) {
+        options.columns = delta_columns;
+        options.column_count = 4;
+        options.deltas = row_deltas;
+        options.delta_count = 3;
+        options.block_rows = 2;
+    }
     options.in_place = stage->variant == IN_PLACE;
     options.on_full = stage->on_full;
     options.existing = stage->existing;
@@ -154,7 +169,7 @@ static int64_t produce(struct stage *stage, cbuf_ring *ring, int way, uint32_t n
     uint64_t next = stage->confirmed;
     int64_t written = 0;
     if (way == ONE) n = 1;
-    if (way == CLAIM && stage->variant == SHARED_TAIL) way = BATCH;
+    if (way == CLAIM && stage->variant != IN_PLACE && stage->variant != DENSE) way = BATCH;
     for (uint32_t k = 0; k < n; k++) rows[k] = row_of(next + k, stage->writer);
     stage->attempted = next + n;
     if (way == ONE) written = cbuf_write(ring, rows);
@@ -211,7 +226,7 @@ static int64_t follow(struct follower *follower, uint32_t n, bool in_place)
 {
     struct row rows[64];
     const void *seen;
-    if (!in_place) {
+    if (!in_place || follower->ring.delta) {
         int64_t got = cbuf_read(&follower->reader, rows, n < 64 ? n : 64);
         CHECK(got >= 0);
         if (got)
@@ -1104,7 +1119,9 @@ static void check_is_gate(struct stage *stage, cbuf_ring *ring)
 {
     ring->options.block_ns = 1;
     ring->options.demote_ns = 0;
-    for (int k = 0; k < CAPACITY; k++) CHECK_IS(produce(stage, ring, ONE, 1), 1);
+    int rows = stage->variant >= DELTA ? CAPACITY - 1 : CAPACITY; /* or one more, by whole blocks */
+    for (int k = 0; k < rows; k++) CHECK_IS(produce(stage, ring, ONE, 1), 1);
+    if (rows < CAPACITY) produce(stage, ring, ONE, 1);
     CHECK(produce(stage, ring, ONE, 1) <= 0);
 }
 static void a_stopped_reader_is_demoted_where_the_owner_says_so(void **state)

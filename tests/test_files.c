@@ -658,16 +658,25 @@ struct damage {
     uint64_t worked, refused, resumed;
 };
 
-/* A small ring that wrapped, to be damaged. */
-static void make_whole(struct damage *damage, const char *name, uint8_t layout)
+/* What a small ring, which wrapped, is made with to be damaged; some have delta columns. */
+static cbuf_options options_to_damage(const char *name, uint8_t layout, bool delta)
 {
-    cbuf_ring ring;
-    struct stat file;
+    static const cbuf_delta deltas[] = { { "time", 8, 0 }, { "bid", 16, 0.5 }, { "size", 8, 0 } };
     cbuf_options options = tick_options(name);
     options.capacity = 8;
     options.reserve_step = 1;
     options.layout = layout;
     options.max_readers = 2;
+    options.deltas = deltas;
+    options.delta_count = delta ? 3 : 0;
+    options.block_rows = 2;
+    return options;
+}
+static void make_whole(struct damage *damage, const char *name, uint8_t layout, bool delta)
+{
+    cbuf_ring ring;
+    struct stat file;
+    cbuf_options options = options_to_damage(name, layout, delta);
     CHECK_IS(cbuf_create(&ring, &options), 0);
     write_ticks(&ring, 13);
     damage->first_bytes = (size_t)(ring.rows - (unsigned char *)(void *)ring.file);
@@ -695,12 +704,9 @@ static void try_damaged(struct damage *damage, bool resume)
     if (error) damage->refused++;
     else use(&ring), cbuf_close(&ring), damage->worked++;
     if (!resume) return;
-    cbuf_options options = tick_options(damage->name);
-    options.capacity = 8;
-    options.reserve_step = 1;
-    options.max_readers = 2;
-    options.layout =
-        damage->whole[offsetof(cbuf__facts, features)] & CBUF__DENSE ? CBUF_DENSE : CBUF_NUMBERED;
+    unsigned features = damage->whole[offsetof(cbuf__facts, features)];
+    cbuf_options options = options_to_damage(damage->name,
+        features & CBUF__DENSE ? CBUF_DENSE : CBUF_NUMBERED, (features & CBUF__DELTA) != 0);
     if (cbuf_create(&ring, &options) != 0) return;
     damage->resumed++;
     memset(&tick, 0, sizeof tick);
@@ -771,8 +777,8 @@ static void a_damaged_ring_gives_an_error_or_works(void **state)
 {
     (void)state;
     struct damage *damage = (struct damage *)shared_memory(sizeof *damage);
-    for (int layout = 0; layout < 2; layout++) {
-        make_whole(damage, new_name(), (uint8_t)layout);
+    for (int kind = 0; kind < 4; kind++) {
+        make_whole(damage, new_name(), (uint8_t)(kind % 2), kind > 1);
         CHECK_IS(finish(start(damage_each_byte, damage)), 0);
         CHECK_IS(finish(start(damage_some_bytes, damage)), 0);
         CHECK_IS(finish(start(damage_counters, damage)), 0);
@@ -811,7 +817,7 @@ static void a_ring_cut_at_any_length_is_refused(void **state)
 {
     (void)state;
     struct damage *damage = (struct damage *)shared_memory(sizeof *damage);
-    make_whole(damage, new_name(), CBUF_NUMBERED);
+    make_whole(damage, new_name(), CBUF_NUMBERED, false);
     CHECK_IS(finish(start(cut_at_each_length, damage)), 0);
     munmap(damage, sizeof *damage);
 }
@@ -835,7 +841,7 @@ static void another_format_is_told_from_a_damaged_one(void **state)
     cbuf_ring ring;
     uint16_t version = 2;
     uint32_t swapped = __builtin_bswap32(CBUF__BYTE_ORDER), rubbish = 0x12345678;
-    make_whole(damage, new_name(), CBUF_NUMBERED);
+    make_whole(damage, new_name(), CBUF_NUMBERED, false);
     CHECK_IS(attach_with(&ring, damage, offsetof(cbuf__facts, major), &version, 2), CBUF_EVERSION);
     CHECK_FOR(cbuf_error(&ring),
         says(&ring, damage->name) && says(&ring, "version") && says_number(&ring, 2));
@@ -865,7 +871,7 @@ static void a_ring_larger_than_the_address_space_is_refused(void **state)
     cbuf__facts facts;
     struct tick tick;
     if (sizeof(off_t) < 8) skip(); /* such a file cannot be opened */
-    make_whole(damage, new_name(), CBUF_NUMBERED);
+    make_whole(damage, new_name(), CBUF_NUMBERED, false);
     memcpy(&facts, damage->whole, sizeof facts);
     facts.capacity = 1 << 28; /* times 24 bytes; a sparse file */
     facts.file_bytes = facts.rows_offset + facts.capacity * facts.stride;
@@ -1194,6 +1200,69 @@ static void a_full_file_system_is_an_error_at_create(void **state)
 {
     (void)state;
     int result = finish(start(create_on_full, NULL));
+    if (result == SKIPPED) skip();
+    CHECK_IS(result, 0);
+}
+
+/* Rows whose values do not fit: as many of them are refused as the disk has no room for, no other
+ * row is lost, and the ring goes on where there is room again. */
+static int escape_on_full(void *argument)
+{
+    static const cbuf_delta deltas[] = { { "time", 8, 0 }, { "size", 8, 0 } };
+    char path[200], name[220];
+    cbuf_ring ring;
+    uint64_t written = 0, escapes = 0;
+    (void)argument;
+    snprintf(path, sizeof path, "%s/full", scene.directory);
+    if (!mount_small(path, "size=1m", false)) return SKIPPED;
+    snprintf(name, sizeof name, "%s/r", path);
+    cbuf_options options = tick_options(name);
+    options.capacity = 8192;
+    options.deltas = deltas;
+    options.delta_count = 2;
+    CHECK_IS(cbuf_create(&ring, &options), 0);
+    for (int refused = 0, pages = 0; refused < 4;) {
+        struct tick ticks[7], back[7];
+        memset(ticks, 0, sizeof ticks);
+        for (uint32_t k = 0; k < 7; k++) {
+            ticks[k].time = (int64_t)(written + k) << 20;
+            ticks[k].size = (uint32_t)(written + k);
+        }
+        int64_t n = cbuf_write_n(&ring, ticks, 7);
+        CHECK(n == CBUF_ENOSPACE || (n > 0 && n <= 7));
+        if (n == CBUF_ENOSPACE) { /* nothing was lost: a little more room, and again */
+            char room[64];
+            CHECK_IS(cbuf_head(&ring), written);
+            CHECK_IS(cbuf_write(&ring, ticks), CBUF_ENOSPACE);
+            ticks[0].time = ticks[1].time = 0;
+            snprintf(room, sizeof room, "size=%dk", 184 + 4 * ++pages);
+            refused++;
+            CHECK(mount_small(path, refused == 4 ? "size=64m" : room, true));
+            continue;
+        }
+        written += (uint64_t)n;
+        CHECK(written < options.capacity);
+        CHECK_IS(cbuf_head(&ring), written);
+        if (written == 7) CHECK(mount_small(path, "size=184k", true));
+        uint64_t first;
+        CHECK_IS(cbuf_snapshot(&ring, back, (uint32_t)n, &first), n);
+        for (int64_t k = 0; k < n; k++) {
+            CHECK_IS(back[k].time, (int64_t)(first + (uint64_t)k) << 20);
+            CHECK_IS(back[k].size, first + (uint64_t)k);
+        }
+    }
+    CHECK_IS(cbuf_delta_at(&ring, 0, NULL, &escapes), 0);
+    CHECK(escapes > written / 2 && written > 512);
+    cbuf_close(&ring);
+    CHECK_IS(cbuf_create(&ring, &options), 0);
+    CHECK_IS(cbuf_head(&ring), written);
+    cbuf_close(&ring);
+    return cbuf_remove(name);
+}
+static void escapes_on_a_full_file_system_are_refused_and_nothing_else_is_lost(void **state)
+{
+    (void)state;
+    int result = finish(start(escape_on_full, NULL));
     if (result == SKIPPED) skip();
     CHECK_IS(result, 0);
 }
@@ -2026,6 +2095,7 @@ int main(void)
         TEST(a_ring_that_is_being_replaced_can_be_attached),
         TEST(a_limit_of_file_size_is_an_error_at_create),
         TEST(a_full_file_system_is_an_error_at_create),
+        TEST(escapes_on_a_full_file_system_are_refused_and_nothing_else_is_lost),
         TEST(a_ring_can_be_made_without_proc),
         TEST(memory_is_reported_as_the_kernel_has_it),
         TEST(what_is_required_and_refused_is_an_error_and_what_is_wanted_is_told),

@@ -1,4 +1,4 @@
-/* cbuf.c - cbuf by its public calls. Variants: dense=1 step=N pad=1 slots=N prefetch=N. */
+/* cbuf.c - cbuf by its public calls. Variants: dense=1 delta=1 step=N pad=1 slots=N prefetch=N. */
 #define _GNU_SOURCE 1
 #ifdef CBUF_HEADER /* another state of the header, to be compared with this one */
 #include CBUF_HEADER
@@ -44,6 +44,11 @@ static void shared_open(struct shared *s, const struct setup *o, int channel)
         .producers = (uint32_t)o->producers,
         .reserve_step = (uint32_t)variant_number(o, "step", 0), .max_readers = (uint32_t)variant_number(o, "slots", 0),
         .memory = { .populate = CBUF_REQUIRE, .huge = o->huge ? CBUF_REQUIRE : 0 } };
+#ifdef CBUF_MAX_DELTAS /* not in every state of the header */
+    static const cbuf_delta deltas[] = { { "time", 32, 0 }, { "bid", 16, 0.5 }, { "ask", 16, 0.5 }, { "size", 16, 0 } };
+    s->options.deltas = deltas;
+    s->options.delta_count = variant_number(o, "delta", 0) ? 4 : 0;
+#endif
 }
 static void producer_open(struct producer *p, struct shared *s)
 {

@@ -18,7 +18,9 @@ the ring was created.
     ring.view(n)           the last n rows in place, no copy, to be checked after use
     ring.to_pandas(n)      a DataFrame, with the sequence numbers as its index
     ring.schema, ring.dtype, ring.offset, ring.capacity      what numpy.memmap needs, see Ring
-    ring.head, ring.oldest, ring.state, ring.epoch, ring.stats(), ring.readers()
+    ring.head, ring.oldest, ring.state, ring.epoch, ring.stats(), ring.readers(), ring.escapes()
+
+Rows with delta columns come decoded, with the dtype of plain rows; only view() is not for them.
 
     cbuf.read_log(path)    the rows of a spill's file or of a log of every row, checked
 
@@ -29,7 +31,7 @@ Payloads of a pool (include/cbuf_pool.h), which rows name in columns of type ref
     with pool.retain(row["frame"]) as payload: ...      # payload.data: in place, read-only
 
 On the command line: python3 -m cbuf ls | info NAME | tail [-f] NAME | stats NAME | log FILE |
-pool NAME
+pool NAME | advise NAME or FILE.npy or FILE.csv
 
 
 WHAT IT CANNOT DO. It needs an x86-64 processor, whose loads stay in order; on others it refuses,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The command line: python3 -m cbuf ls | info | tail | stats | log | pool."""
+"""The command line: python3 -m cbuf ls | info | tail | stats | log | pool | advise."""
 import argparse
 import itertools
 import os
@@ -8,7 +8,7 @@ import time
 
 import numpy as np
 
-from . import Error, Retired, open as open_ring, read_log
+from . import Error, Retired, _advise as _advise_module, open as open_ring, read_log
 from ._format import HEADER_BYTES, MAGIC, printable
 from ._pool import Pool
 from ._ring import SHM
@@ -33,6 +33,10 @@ def _parser():
     command = commands.add_parser("ls", help="list the rings in a directory")
     command.add_argument("directory", nargs="?", default=SHM, help="default: %(default)s")
     command.set_defaults(run=_ls)
+    command = commands.add_parser("advise", help="propose delta columns from a sample of rows")
+    command.add_argument("source", help="a ring's name, or FILE.npy (structured), or FILE.csv whose "
+                         "first line names the columns")
+    command.set_defaults(run=_advise)
     for run, text in ((_info, "print a ring's columns and geometry"),
                       (_tail, "print a ring's last rows"),
                       (_stats, "print a ring's counters and its registered readers"),
@@ -93,7 +97,7 @@ def _ls(options):
         try:
             with open_ring(path, any_owner=True) as ring:
                 lines.append((printable(os.fsencode(name)), ring.schema["layout"], ring.capacity,
-                              ring.dtype.itemsize, ring.head, ring.state, _producer(ring)))
+                              ring.facts.stride, ring.head, ring.state, _producer(ring)))
         except Error as error:
             broken.append(error)
     _table(lines)
@@ -119,15 +123,53 @@ def _info(options):
         facts = ring.facts
         _table([("path", ring.path), ("format", "%d.%d" % (facts.major, facts.minor)),
                 ("layout", ring.schema["layout"]), ("capacity", "%d rows" % ring.capacity),
-                ("row", "%d bytes, %d apart" % (facts.row_bytes, ring.dtype.itemsize)),
+                ("row", "%d bytes, %d apart" % (facts.row_bytes, facts.stride)),
+                *_sizes(ring),
                 ("rows at", "byte %d of %d" % (ring.offset, facts.file_bytes)),
                 ("when full", ("overwrite", "block", "drop newest", "spill")[facts.on_full]),
                 ("created", _time(facts.created_ns)), ("state", ring.state),
                 ("producer", _producer(ring)), ("head", "row %d" % ring.head)])
         print()
-        _table([("column", "type", "offset")] + [
-            (column["name"], column["type"], column["offset"])
-            for column in ring.schema["columns"]])
+        escapes = ring.escapes()
+        lines = [("column", "type", "offset", "delta", "step", "escapes")]
+        for column in ring.schema["columns"]:
+            step = column.get("step")
+            lines.append((column["name"], column["type"], column["offset"],
+                          "%d bits" % column["delta"] if "delta" in column else "-",
+                          "%g" % (step[0] / step[1]) if step else "-",
+                          _rate(escapes.get(column["name"]), ring.head)))
+        _table(lines if escapes else [line[:3] for line in lines])
+
+
+def _sizes(ring):
+    """Both sizes of rows with delta columns: what a row takes, bases and made pages of the escape
+    plane included, and what it would take as it is."""
+    if not ring.escapes():
+        return ()
+    stored, pages = ring.stored_bytes()
+    return (("stored", "%.2f bytes a row with bases and %d pages of escapes, plain %d"
+             % (stored, pages, ring.facts.row_bytes)),
+            ("blocks", "%d rows" % ring.facts.block_rows))
+
+
+def _rate(count, rows):
+    return "-" if count is None else "%d (%.3g %%)" % (count, 100 * count / max(1, rows))
+
+
+def _advise(options):
+    rows = _advise_module.load(options.source)
+    advice = _advise_module.advise(rows)
+    _table([("column", "type", "delta", "step", "escapes", "bytes a row")] + [
+        (one.name, str(rows.dtype[one.name]), "%d bits" % one.bits if one.bits else "-",
+         "%g" % one.step if one.step else "-", "%.3g %%" % (100 * one.escapes) if one.bits else "-",
+         "%.2f" % one.bytes) for one in advice.columns])
+    print("\nblocks of %d rows; %.1f bytes a row instead of %d%s" % (
+        advice.block_rows, advice.bytes, advice.plain,
+        "" if advice.worth else ": plain rows are best"))
+    if advice.worth:
+        print("static const cbuf_delta deltas[] = { %s };" % ", ".join(
+            '{ "%s", %d, %s }' % (one.name, one.bits, repr(one.step) if one.step else "0")
+            for one in advice.columns if one.bits))
 
 
 def _time(ns):

@@ -17,8 +17,8 @@ HEADER_BYTES = 1024
 MAGIC = b"cbuf\r\n\x1a\0"
 MAJOR = 1
 BYTE_ORDER = 0x01020304
-DENSE, SHARED_TAIL, LOCKED = 1, 2, 4  # the feature bits
-KNOWN_FEATURES = DENSE | SHARED_TAIL | LOCKED
+DENSE, SHARED_TAIL, LOCKED, DELTA = 1, 2, 4, 8  # the feature bits
+KNOWN_FEATURES = DENSE | SHARED_TAIL | LOCKED | DELTA
 
 # Places in the header, as indices of 8-byte words.
 HEAD, RESERVE = 256 // 8, 384 // 8
@@ -28,6 +28,7 @@ STATES = {0: "open", 1: "closed", 2: "retired"}
 
 MAX_CAPACITY = 1 << 31
 MAX_ROW_BYTES = 1 << 20
+MAX_DELTA_ROW_BYTES = 4096
 MAX_COLUMNS = 512
 MAX_READERS = 1024
 MAX_SCHEMA_BYTES = 65536
@@ -102,8 +103,12 @@ class Retired(Error):
 Facts = collections.namedtuple("Facts", (
     "magic byte_order major minor features ring_id file_bytes rows_offset capacity readers_offset "
     "row_bytes stride schema_offset schema_bytes gates_offset max_readers reserve_step "
-    "column_count on_full unused created_ns"))
-FACTS = struct.Struct("=8sIHH6Q10Iq")
+    "column_count on_full unused created_ns delta_count block_rows escapes_offset bases_offset "
+    "plane_offset"))
+FACTS = struct.Struct("=8sIHH6Q10Iq2I3Q")
+# How a column of a ring with delta columns is stored: `bits` is None if as it is, and `multiple`,
+# `divisor` are None if it is no float.
+Stored = collections.namedtuple("Stored", "name place bits multiple divisor")
 
 _TYPES = {"int8": "i1", "int16": "i2", "int32": "i4", "int64": "i8",
           "uint8": "u1", "uint16": "u2", "uint32": "u4", "uint64": "u8",
@@ -151,11 +156,16 @@ def _check_sizes(facts, path):
     if facts.capacity & (facts.capacity - 1):
         raise FormatError("%s: capacity is %d, must be a power of two" % (path, facts.capacity))
     _within(path, "row_bytes", facts.row_bytes, 1, MAX_ROW_BYTES)
+    if facts.features & DELTA:
+        _check_delta_sizes(facts, path)
     number = 0 if facts.features & (DENSE | SHARED_TAIL) else 4
-    _within(path, "stride", facts.stride, facts.row_bytes + number, MAX_ROW_BYTES + 16)
+    stored_bytes = 8 if facts.features & DELTA else facts.row_bytes
+    _within(path, "stride", facts.stride, stored_bytes + number, MAX_ROW_BYTES + 16)
     if facts.stride % 8:
         raise FormatError("%s: stride is %d, must be a multiple of 8" % (path, facts.stride))
-    if facts.features & SHARED_TAIL and (facts.features & DENSE or facts.row_bytes != facts.stride):
+    if facts.features & SHARED_TAIL and (
+            facts.features & DENSE
+            or not facts.features & DELTA and facts.row_bytes != facts.stride):
         raise FormatError("%s: features %#x do not go with each other and rows of %d bytes, %d "
                           "apart" % (path, facts.features, facts.row_bytes, facts.stride))
     _within(path, "max_readers", facts.max_readers, 1, MAX_READERS)
@@ -164,8 +174,30 @@ def _check_sizes(facts, path):
     _within(path, "on_full", facts.on_full, 0, 3)
 
 
+def _check_delta_sizes(facts, path):
+    _within(path, "row_bytes of rows with delta columns", facts.row_bytes, 1, MAX_DELTA_ROW_BYTES)
+    _within(path, "the number of delta columns", facts.delta_count, 1, MAX_COLUMNS)
+    _within(path, "block_rows", facts.block_rows, 1, facts.capacity // 2)
+    if facts.block_rows & (facts.block_rows - 1):
+        raise FormatError("%s: block_rows is %d, must be a power of two" % (path, facts.block_rows))
+    if not facts.features & (DENSE | SHARED_TAIL):
+        raise FormatError("%s: features %#x do not go with each other" % (path, facts.features))
+
+
+def _delta_regions(facts):
+    """The counters with the map of the plane's pages; the bases; the escape plane."""
+    if not facts.features & DELTA:
+        return (), ()
+    words = facts.delta_count * facts.capacity
+    counters = 8 * (facts.delta_count + words // (512 * 64) + 1)
+    return ((("the counters of escapes", facts.escapes_offset, counters, 8),),
+            (("the bases", facts.bases_offset, 8 * (words // facts.block_rows), 8),
+             ("the escape plane", facts.plane_offset, 8 * words, 4096)))
+
+
 def _check_regions(facts, file_bytes, path):
-    """Header, schema, gates and rows follow each other to the file's end."""
+    """Header, schema, gates and rows, and what delta columns need, follow each other to the file's
+    end."""
     if facts.file_bytes != file_bytes:
         raise FormatError("%s: has %d bytes, its header says %d"
                           % (path, file_bytes, facts.file_bytes))
@@ -174,10 +206,11 @@ def _check_regions(facts, file_bytes, path):
         raise FormatError("%s: was made in memory: its readers' table is at %d, must be 0"
                           % (path, facts.readers_offset))
     end = HEADER_BYTES
+    before, behind = _delta_regions(facts)
     for what, offset, size, alignment in (
             ("the schema", facts.schema_offset, facts.schema_bytes, 1),
             ("the gates", facts.gates_offset, 8 * facts.max_readers, 8),
-            ("the rows", facts.rows_offset, facts.capacity * facts.stride, 8)):
+            *before, ("the rows", facts.rows_offset, facts.capacity * facts.stride, 8), *behind):
         _within(path, "the size of " + what, size, 0, facts.file_bytes)
         _within(path, "the place of " + what, offset, end, facts.file_bytes - size)
         if offset % alignment:
@@ -187,7 +220,8 @@ def _check_regions(facts, file_bytes, path):
 
 
 def parse_schema(text, facts, path):
-    """Checks the schema's JSON text (bytes) against the facts; -> (schema, dtype)."""
+    """Checks the schema's JSON text (bytes) against the facts; -> (schema, dtype of the rows as
+    they are read, how their columns are stored: a list of Stored, or None)."""
     try:
         schema = json.loads(text.decode("ascii"), object_pairs_hook=_unique,
                             parse_constant=_no_constant)
@@ -202,11 +236,58 @@ def parse_schema(text, facts, path):
                 "capacity": facts.capacity, "row_bytes": facts.row_bytes, "stride": facts.stride,
                 "rows_offset": facts.rows_offset, "head_offset": 8 * HEAD,
                 "reserve_offset": 8 * RESERVE}
+    if facts.features & DELTA:
+        expected.update(block_rows=facts.block_rows, escapes_offset=facts.escapes_offset,
+                        bases_offset=facts.bases_offset, plane_offset=facts.plane_offset)
     for key, value in expected.items():
         if type(schema.get(key)) is not type(value) or schema[key] != value:
             raise SchemaError("%s: the schema's %s is %s, the header's %s"
                               % (path, key, _show(schema.get(key)), _show(value)))
-    return schema, _dtype(schema.get("columns"), facts, path)
+    dtype = _dtype(schema.get("columns"), facts, path)
+    if not facts.features & DELTA:
+        return schema, dtype, None
+    return schema, dtype, _stored(schema["columns"], dtype, facts, path)
+
+
+def _stored(columns, dtype, facts, path):
+    """How the columns are stored, in the order of their offsets."""
+    stored, taken = [], []
+    for column in columns:
+        name, bits, step = column["name"], column.get("delta"), column.get("step")
+        field = dtype[name]
+        size = field.itemsize
+        if "delta" in column:
+            if field.kind not in "iumMf" or type(bits) is not int or bits not in (8, 16, 32) \
+                    or bits > 8 * size:
+                raise SchemaError("%s: column %s of type %s has delta %s, must be 8, 16 or 32 and "
+                                  "not more than its own bits" % (path, name, column["type"],
+                                                                  _show(bits)))
+            size = bits // 8
+        if (field.kind == "f" and "delta" in column) != ("step" in column):
+            raise SchemaError("%s: column %s has the step %s, must have one if and only if it is a "
+                              "float with a delta" % (path, name, _show(step)))
+        if "step" in column and not (
+                isinstance(step, list) and len(step) == 2
+                and all(type(part) is int and 1 <= part <= 10**15 for part in step)):
+            raise SchemaError("%s: column %s has the step %s, must be two numbers of 1 to 10^15"
+                              % (path, name, _show(step)))
+        place = column.get("stored")
+        end = facts.stride - (0 if facts.features & DENSE else 4)
+        if type(place) is not int or not 0 <= place <= end - size:
+            raise SchemaError("%s: column %s of %d stored bytes is stored at %s, must end by %d"
+                              % (path, name, size, _show(place), end))
+        taken.append((place, place + size, name))
+        stored.append(Stored(name, place, bits, *(step or (None, None))))
+    taken.sort()
+    for (_, end, name), (place, _, other) in zip(taken, taken[1:]):
+        if place < end:
+            raise SchemaError("%s: columns %s and %s are stored in the same place"
+                              % (path, name, other))
+    deltas = sum(column.bits is not None for column in stored)
+    if deltas != facts.delta_count:
+        raise SchemaError("%s: the schema has %d delta columns, the header says %d"
+                          % (path, deltas, facts.delta_count))
+    return stored
 
 
 def _unique(pairs):
@@ -228,13 +309,15 @@ def _show(value):
 
 
 def _dtype(columns, facts, path):
-    """The rows as a structured dtype of the stride's size; what no column names is padding."""
+    """The rows as a structured dtype of the stride's size (of row_bytes where there are delta
+    columns); what no column names is padding."""
     if not isinstance(columns, list) or not all(isinstance(column, dict) for column in columns):
         raise SchemaError("%s: the schema's columns are no list of objects" % path)
     if len(columns) != facts.column_count:
         raise SchemaError("%s: the schema has %d columns, the header says %d"
                           % (path, len(columns), facts.column_count))
-    limit = facts.row_bytes - (4 if facts.features & SHARED_TAIL else 0)
+    delta = bool(facts.features & DELTA)
+    limit = facts.row_bytes - (4 if facts.features & SHARED_TAIL and not delta else 0)
     names, formats, offsets = [], [], []
     end = 0
     for column in columns:
@@ -257,7 +340,7 @@ def _dtype(columns, facts, path):
         formats.append(kind)
         offsets.append(offset)
     return np.dtype({"names": names, "formats": formats, "offsets": offsets,
-                     "itemsize": facts.stride})
+                     "itemsize": facts.row_bytes if delta else facts.stride})
 
 
 def _is_name(name):

@@ -28,7 +28,7 @@ import time
 
 import numpy as np
 
-from . import _format
+from . import _deltas, _format
 from ._format import (Error, FormatError, Lapped, NotFound, NotOpen, NotPermitted, ProcessorError,
                       Retired)
 
@@ -115,7 +115,8 @@ class Ring:
 
     path      of the file
     schema    the schema, a dict
-    dtype     of the rows: a structured NumPy dtype whose itemsize is the ring's stride
+    dtype     of the rows: a structured NumPy dtype whose itemsize is the ring's stride, or with
+              delta columns, whose rows are stored in another way, the row's plain size
     offset    of the rows in the file, in bytes
     capacity  in rows
 
@@ -140,7 +141,7 @@ class Ring:
             text = os.pread(fd, facts.schema_bytes, facts.schema_offset)
             if len(text) != facts.schema_bytes:
                 raise FormatError("%s: was truncated" % self.path)
-            self.schema, self.dtype = _format.parse_schema(text, facts, self.path)
+            self.schema, self.dtype, self._stored = _format.parse_schema(text, facts, self.path)
             try:
                 memory = mmap.mmap(fd, facts.file_bytes, flags=mmap.MAP_SHARED, prot=mmap.PROT_READ)
             except (OSError, ValueError) as error:
@@ -158,10 +159,12 @@ class Ring:
         self._memory = memory
         self._load = np.frombuffer(memory, np.uint64, _format.HEADER_BYTES // 8).item
         self._bytes = np.frombuffer(memory, np.uint8, facts.capacity * facts.stride, self.offset)
+        self._deltas = _deltas.Decoder(facts, self.dtype, self._stored, memory) \
+            if self._stored else None
 
     def close(self):
         """Ends the use of the ring. Views and their arrays keep its memory as long as they live."""
-        self._memory = self._bytes = None
+        self._memory = self._bytes = self._deltas = None
         self._load = self._copy = self._not_open
 
     def __enter__(self):
@@ -237,6 +240,20 @@ class Ring:
                 "wakes": self._load(_format.WAKES), "demotions": self._load(_format.DEMOTIONS),
                 "epoch": self.epoch, "producer_pid": self._load(_format.PRODUCER_PID)}
 
+    def escapes(self):
+        """How many values of each delta column did not fit since the ring was created, a dict; many
+        of them mean that the column's bits, or its step, were not well chosen."""
+        if self._memory is None:
+            self._not_open()
+        return self._deltas.escapes() if self._deltas else {}
+
+    def stored_bytes(self):
+        """What a row of a ring with delta columns takes, with its part of the bases and of the
+        pages that the escape plane has; and how many pages those are."""
+        facts, pages = self.facts, self._deltas.pages()
+        bases = 8 * facts.delta_count / facts.block_rows
+        return facts.stride + bases + 4096 * pages / facts.capacity, pages
+
     def readers(self):
         """The registered readers, a list of cbuf.Reader: name, cursor (None: it does not read), lag
         (rows), lost, waits, pid, gate, demoted, started_ns, active_ns. Observers like this one are
@@ -279,9 +296,9 @@ class Ring:
         be above a head that was loaded before."""
         return max(0, self._load(_format.RESERVE) - self.capacity)
 
-    def _copy(self, first, n):
+    def _copy(self, first, n, dtype=None):
         """The bytes of n <= capacity rows from `first` on, whatever they are."""
-        rows = np.empty(n, self.dtype)
+        rows = np.empty(n, dtype or self.dtype)
         to, size = rows.view(np.uint8), n * self._stride
         start = first % self.capacity * self._stride
         until_end = min(size, len(self._bytes) - start)
@@ -293,8 +310,22 @@ class Ring:
     def _take(self, first, end):
         """Copies the published rows from `first` up to `end`. -> them, and the first whole one's
         number: those before it may be torn, all from it on are not."""
+        if self._deltas:
+            return self._take_deltas(first, end)
         rows = self._copy(first, end - first)
         return rows, min(max(first, self._oldest()), end)  # in this order: first copy, then look
+
+    def _take_deltas(self, first, end):
+        """The same where rows have to be decoded. Only those that were whole when they and their
+        bases had been copied are; the page of an escape that never was may not be there. Escapes
+        that were looked up are good if their rows still are."""
+        stored = self._copy(first, end - first, self._deltas.dtype)
+        bases = self._deltas.bases(first, end)
+        whole = min(max(first, self._oldest()), end)
+        rows = np.empty(end - first, self.dtype)
+        if self._deltas.decode(rows[whole - first:], stored[whole - first:], whole, bases):
+            whole = min(max(whole, self._oldest()), end)
+        return rows, whole
 
     def last(self, n=None):
         """A copy of the last n rows (None: of all that are there), oldest first: Rows.
@@ -376,7 +407,11 @@ class Ring:
     # ---- in place ----
 
     def view(self, n=None):
-        """The last n rows (None: all that are there) in place, to be checked after use: View."""
+        """The last n rows (None: all that are there) in place, to be checked after use: View. Not
+        where there are delta columns: such rows must be decoded, as last() does."""
+        if self._deltas:
+            raise Error("%s: has delta columns, whose rows cannot be viewed in place: use last()"
+                        % self.path)
         head = self._load(_format.HEAD)
         asked = 0 if n is None else max(0, head - _count(n, "n"))
         first = min(max(asked, self._oldest(), head - self.capacity), head)

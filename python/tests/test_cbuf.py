@@ -537,7 +537,7 @@ BAD_FACTS = {
     "magic": [(b"\0" * 8, FORMAT), (b"cbufrdr\0", FORMAT), (b"cbuf\r\n\x1a\1", FORMAT)],
     "byte_order": [(0, FORMAT), (0x01020305, FORMAT), (0x04030201, cbuf.ByteOrderError)],
     "major": [(0, FORMAT), (2, cbuf.VersionError), (65535, cbuf.VersionError)],
-    "features": [(8, cbuf.FeatureError), (1 << 63, cbuf.FeatureError), (3, FORMAT), (1, SCHEMA), (2, FORMAT)],
+    "features": [(1 << 20, cbuf.FeatureError), (8, FORMAT), (1 << 63, cbuf.FeatureError), (3, FORMAT), (1, SCHEMA), (2, FORMAT)],
     "file_bytes": [(0, FORMAT), (4096, FORMAT), (2**64 - 1, FORMAT)],
     "rows_offset": [(n, FORMAT) for n in (0, 1023, 1024, 2072, 6145, 8008, 2**64 - 8)] + [(6152, SCHEMA)],
     "capacity": [(n, FORMAT) for n in (0, 1, 3, 7, 9, 1024, 2**32, 2**63, 2**64 - 1)] + [(4, SCHEMA)],
@@ -553,7 +553,7 @@ BAD_FACTS = {
     "on_full": [(4, FORMAT), (2**32 - 1, FORMAT)]}
 # What the text speaks of, where that is not the field's name.
 SPEAKS_OF = {"magic": "start like a ring", "byte_order": "byte order|endian", "major": "format",
-             "features": "features|layout", "file_bytes": "header says", "rows_offset": "rows",
+             "features": "features|layout|delta", "file_bytes": "header says", "rows_offset": "rows",
              "capacity": "capacity|size of the rows", "readers_offset": "readers' table",
              "row_bytes": "row_bytes|stride", "stride": "stride|size of the rows", "schema_offset": "schema", "schema_bytes": "schema",
              "gates_offset": "gates|place of the rows", "column_count": "column"}

@@ -116,9 +116,12 @@ static inline void model_name_words(void)
 }
 
 /* Word W of row SEQUENCE, written by producer TAG (1 to 15). */
+#ifndef MODEL_NUMBER
+#define MODEL_NUMBER(sequence) ((sequence) + 1)
+#endif
 static inline uint64_t model_value(uint64_t sequence, uint32_t w, unsigned tag)
 {
-    return (sequence + 1) << 8 | tag << 4 | w;
+    return MODEL_NUMBER(sequence) << 8 | tag << 4 | w;
 }
 
 static inline void model_fill(uint64_t *row, uint64_t sequence, unsigned tag)

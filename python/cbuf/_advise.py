@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: MIT
+"""Proposes delta columns from a sample of rows: the same as include/cbuf_advise.h does in C."""
+import collections
+import os
+
+import numpy as np
+
+from . import _format, _ring
+
+BLOCKS = (64, 16, 32, 128, 256, 512)  # the default first: another one must be better
+MULTIPLES = (1000, 500, 250, 200, 100, 50, 25, 20, 10, 5, 2)
+PAGE_ROWS = 512  # of one column, whose escapes share a page
+
+# escapes: the part of the values that would not fit; bytes: what a row would take for the column,
+# bases and pages of escapes included. bits is 0 where the column is better stored as it is.
+Column = collections.namedtuple("Column", "name bits step escapes bytes")
+Advice = collections.namedtuple("Advice", "columns block_rows bytes plain worth")
+
+
+def load(source):
+    """The rows of a ring, a .npy or a .csv file, as a structured array."""
+    try:
+        if source.endswith(".npy"):
+            rows = np.load(source, allow_pickle=False)
+        elif source.endswith(".csv"):
+            rows = np.genfromtxt(source, delimiter=",", names=True, dtype=None, encoding="utf-8")
+        else:
+            with _ring.Ring(source) as ring:
+                rows = ring.to_numpy()
+    except (OSError, ValueError) as error:
+        if isinstance(error, _format.Error):
+            raise
+        raise _format.Error("%s: cannot be read: %s" % (source, error)) from None
+    if rows.dtype.names is None or rows.ndim != 1 or len(rows) < 2:
+        raise _format.Error("%s: has no two rows with named columns" % os.path.basename(source))
+    return rows
+
+
+def advise(rows):
+    """-> Advice for rows like these, a structured array of at least two."""
+    whole = {name: _whole(rows[name]) for name in rows.dtype.names}
+    best = None
+    for block in BLOCKS:
+        advice = _with_blocks(rows, whole, block)
+        if best is None or advice.bytes < 0.99 * best.bytes:
+            best = advice
+    if best.worth:
+        return best
+    return best._replace(bytes=float(best.plain), columns=[
+        Column(name, 0, 0.0, 0.0, float(rows.dtype[name].itemsize)) for name in rows.dtype.names])
+
+
+def _with_blocks(rows, whole, block):
+    choices = {name: _choices(rows.dtype[name], whole[name], block) for name in rows.dtype.names}
+    chosen = {name: min(options, key=lambda one: one[2]) for name, options in choices.items()}
+    stride = _stride(chosen)
+    for name in sorted(chosen, key=lambda name: -chosen[name][1]):  # room that costs nothing
+        for option in sorted(choices[name], key=lambda one: -one[3]):
+            wider = {**chosen, name: option}
+            if option[4] <= chosen[name][4] and _stride(wider) == stride:
+                chosen = wider
+                break
+    columns = [Column(name, bits, whole[name][3] if bits else 0.0, escapes, stored + more)
+               for name, (bits, escapes, _, stored, more) in chosen.items()]
+    total = stride + sum(one[4] for one in chosen.values())
+    size = rows.dtype.itemsize
+    end = max(kind.itemsize + offset for kind, offset in rows.dtype.fields.values())
+    padded = size % 8 == 0 and end + 4 <= size  # there the row's number is
+    plain = -(-(size + (0 if padded else 4)) // 8) * 8
+    return Advice(columns, block, total, plain, total <= 0.9 * plain)
+
+
+def _stride(chosen):
+    return -(-(sum(one[3] for one in chosen.values()) + 4) // 8) * 8
+
+
+def _choices(dtype, whole, block):
+    """(bits, escapes, bytes, of these stored, of these bases and escapes), as it is and narrower."""
+    size = dtype.itemsize
+    options = [(0, 0.0, size, size, 0.0)]
+    if whole is None:
+        return options
+    values, bad, width, _ = whole
+    good = np.where(bad, np.iinfo(np.int64).max, np.arange(len(values)))
+    starts = np.arange(0, len(values), block)
+    first = np.minimum.reduceat(good, starts)
+    first = np.where(first < np.minimum(starts + block, len(values)), first, starts)
+    differences = values - np.repeat(values[first], block)[:len(values)]
+    differences = differences << (64 - width) >> (64 - width)
+    for bits in (8, 16, 32):
+        if bits >= 8 * size:
+            break
+        most = (1 << (bits - 1)) - 1
+        escapes = bad | (differences > most) | (differences < -most)
+        pages = np.logical_or.reduceat(escapes, np.arange(0, len(escapes), PAGE_ROWS)).mean()
+        more = 8 / block + 8 * min(1, 10 * pages)  # once made they stay: a ring needs ten times
+        options.append((bits, float(escapes.mean()), bits // 8 + more, bits // 8, float(more)))
+    return options
+
+
+def _whole(column):
+    """A column as whole numbers: (values, which are none, bits, step); None if it is none."""
+    if column.dtype.kind in "iuM":
+        return (column.astype(np.int64, casting="unsafe") if column.dtype.kind != "M"
+                else column.view(np.int64)), np.zeros(len(column), bool), \
+            8 * column.dtype.itemsize, 0.0
+    if column.dtype.kind != "f" or column.dtype.itemsize not in (4, 8):
+        return None
+    for power in range(11):
+        steps, bad = _steps(column, 10.0 ** power)
+        if bad.mean() <= 0.01:
+            good = np.unique(steps[~bad])
+            multiple = next((m for m in MULTIPLES if len(good) >= 8 and not (good % m).any()), 1)
+            return steps // multiple, bad, 64, multiple / 10.0 ** power
+    return None
+
+
+def _steps(column, divisor):
+    with np.errstate(all="ignore"):
+        steps = np.rint(column.astype(np.float64) * divisor)
+        bad = ~(np.abs(steps) <= 2.0 ** 51)
+        steps[bad] = 0
+        again = (steps.astype(np.int64).astype(np.float64) / divisor).astype(column.dtype)
+    word = "u%d" % column.dtype.itemsize
+    bad |= again.view(word) != np.ascontiguousarray(column).view(word)
+    return steps.astype(np.int64), bad
