@@ -164,7 +164,7 @@ extern "C++" {
     X(CBUF_EROLE, -18, "only the producer may do that")                                            \
     X(CBUF_EROWSIZE, -19, "the row size differs from the ring's")                                  \
     X(CBUF_ELAYOUT, -20, "rows carry their number in the struct's padding: use in_place")          \
-    X(CBUF_ESLOTS, -21, "all slots of readers, or of producers, are taken")                                              \
+    X(CBUF_ESLOTS, -21, "all slots of readers, or of producers, are taken")                        \
     X(CBUF_ENOTOPEN, -22, "the handle is not open")                                                \
     X(CBUF_ESYSTEM, -23, "a system call failed")
 #define CBUF__ENUMERATE(name, value, text) name = value,
@@ -340,6 +340,7 @@ typedef struct cbuf_reader {
     uint32_t index, prefetch, spins;
     uint8_t wait;
     int fd;
+    int64_t mended_ns; /* when it last looked for dead producers */
     cbuf__word unused;
 } cbuf_reader;
 
@@ -372,7 +373,8 @@ static inline int cbuf_create_in(
     cbuf_ring *ring, void *memory, size_t bytes, const cbuf_options *options);
 /* Opens a ring that another program or processor made in this memory. */
 static inline int cbuf_attach_in(cbuf_ring *ring, void *memory, size_t bytes);
-/* Becomes one more producer of a ring that was made there for several; it is not waited for. */
+/* Becomes one more producer of a ring that was made there for several; not while the last of the
+ * others closes it. CBUF_ESLOTS if there are as many as it was made for. */
 static inline int cbuf_join_in(cbuf_ring *ring, void *memory, size_t bytes);
 
 /* Ends the use of a handle, also one that is all zero or failed to open; close its readers first. A
@@ -497,6 +499,18 @@ typedef struct cbuf_reader_stats {
 /* Slot `index`, below cbuf_resolved()->max_readers: 1 if a reader has it, 0 if not, or an error. */
 static inline int cbuf_reader_stats_get(
     const cbuf_ring *ring, uint32_t index, cbuf_reader_stats *stats);
+
+typedef struct cbuf_producer_stats {
+    uint64_t begin, end; /* the rows that it has claimed and not yet published: none if equal */
+    uint64_t behind;     /* rows published behind the first of these, where no reader gets yet */
+    int64_t started_ns;  /* since 1970 */
+    uint32_t pid;
+} cbuf_producer_stats;
+/* Slot `index`, below cbuf_resolved()->producers: 1 if a producer has it, or had it when it was
+ * killed; 0 if not; or an error. While readers wait, the one with the smallest `begin` of those
+ * with rows behind them is whom they wait for. May look at each row of the ring. */
+static inline int cbuf_producer_stats_get(
+    const cbuf_ring *ring, uint32_t index, cbuf_producer_stats *stats);
 
 #ifndef CBUF_NO_OS
 /* Whether a producer has the ring now, by the kernel's word: 1, 0, or CBUF_EACCES if the lock file
@@ -1180,8 +1194,8 @@ CBUF__SLOW void cbuf__let_grow(cbuf_ring *ring)
     }
 }
 
-/* The ring is full as far as known: waits up to `most` ns if the policy waits. 1: there is room now;
- * 0: refused; or an error. */
+/* The ring is full as far as known: waits up to `most` ns if the policy waits. 1: there is room
+ * now; 0: refused; or an error. */
 CBUF__SLOW int cbuf__pass_gates(cbuf_ring *ring, int64_t most)
 {
     cbuf__scan_gates(ring);
@@ -1233,8 +1247,8 @@ CBUF__SLOW uint64_t cbuf__many_head(const cbuf_ring *ring)
         uint64_t begin = cbuf__load_acquire(&ring->pens[k].begin); /* C2 */
         if (begin < head) head = begin;
     }
-    uint64_t oldest = cbuf__oldest_at(ring, cbuf__load_acquire(&ring->file->reserve));
-    if (head < oldest) head = oldest < claim ? oldest : claim; /* of one that tries and sleeps */
+    uint64_t lap = cbuf__oldest_at(ring, claim); /* below this all is there, by P1: */
+    if (head < lap) head = lap;                  /* a pen there is of one that only tried */
     while (head < claim && !cbuf__is_pending(ring, head)) head++;
     return head;
 }
@@ -1353,6 +1367,16 @@ CBUF__SLOW void cbuf__sweep_dead(cbuf_ring *ring)
     cbuf__wake(&ring->readers->rows, CBUF__FREE);
 }
 
+/* cbuf__pass_gates in spells, between which to look for dead producers: a reader may be waiting for
+ * one's row, and its gate for the reader. */
+CBUF__SLOW int cbuf__pass_gates_for_a_while(cbuf_ring *ring, int64_t most)
+{
+    const int64_t spell = 100000000;
+    bool longer = most < 0 || most > spell;
+    int passed = cbuf__pass_gates(ring, longer ? spell : most);
+    return passed == CBUF_ETIMEDOUT && longer && cbuf__rest(0) ? 1 : passed;
+}
+
 /* There was no place for a row: waits for one as the policy says. 1: try again; 0: refused; or
  * CBUF_ETIMEDOUT. *since is when the call began to wait, 0 at first. */
 CBUF__SLOW int cbuf__wait_to_claim(cbuf_ring *ring, int64_t *since)
@@ -1364,17 +1388,17 @@ CBUF__SLOW int cbuf__wait_to_claim(cbuf_ring *ring, int64_t *since)
     if (!*since) *since = now;
     if (ring->options.block_ns) left = *since + ring->options.block_ns - now;
     if (ring->options.block_ns && left <= 0) return CBUF_ETIMEDOUT;
-    if (ring->gated && at >= ring->limit) return cbuf__pass_gates(ring, left);
-    for (int i = 0; i < 100; i++) {
+    bool full = ring->gated && at >= ring->limit, sweeps = now - ring->swept_ns > 1000000;
+    for (int i = 0; i < 100 && !full; i++) {
         if (cbuf__is_pending(ring, at) || cbuf__load_relaxed(&ring->file->claim) != at) return 1;
         cbuf__pause();
     }
-    if (now - ring->swept_ns > 1000000) { /* the row a lap before is not finished */
+    if (sweeps) { /* a dead one's row may stand in the way of this one, or of the gates */
         ring->swept_ns = now;
         cbuf__sweep_dead(ring);
-    } else if (drops) {
-        return 0;
     }
+    if (full) return cbuf__pass_gates_for_a_while(ring, left);
+    if (drops && !sweeps) return 0;
     return cbuf__rest(now - *since) ? 1 : CBUF_ETIMEDOUT;
 }
 
@@ -1389,7 +1413,8 @@ CBUF__SLOW int cbuf__take_pen(cbuf_ring *ring)
         if (owned || (in_file && cbuf__lock(ring->lock_fd, CBUF__EXCLUSIVE, 1 + k, false)))
             continue;
         if (!cbuf__compare_exchange_acq_rel(&pen->owned, &owned, 1)) continue;
-        while (high <= k && !cbuf__compare_exchange_acq_rel(&ring->file->pens_high, &high, k + 1)) {}
+        cbuf__word *pens_high = &ring->file->pens_high;
+        while (high <= k && !cbuf__compare_exchange_acq_rel(pens_high, &high, k + 1)) {}
         ring->pen = pen;
         ring->limit = ring->gated ? 0 : UINT64_MAX;
         return 0;
@@ -1580,7 +1605,7 @@ static inline int64_t cbuf_publish(cbuf_ring *ring, uint32_t n)
     int error = cbuf__usable(ring, ring->row_bytes);
     if (!error && n > ring->claimed) error = CBUF_EINVAL;
     if (error) return error;
-    if (ring->many) return cbuf__publish_many(ring, n);
+    if (ring->many) return ring->claimed ? cbuf__publish_many(ring, n) : 0;
     ring->claimed = 0;
     if (!n) return 0;
     if (ring->locked) cbuf__lock(ring->readers_fd, CBUF__EXCLUSIVE, CBUF__ROWS_BYTE, true);
@@ -1606,6 +1631,9 @@ CBUF__SLOW void cbuf__skip(cbuf_reader *reader)
 {
     reader->skipped++;
     cbuf__store_release(reader->shared_cursor, ++reader->cursor); /* G2 */
+    cbuf__fence_compiler();                                       /* E4 */
+    if (cbuf__load_relaxed(reader->room_at) <= reader->cursor)
+        cbuf__wake(&reader->ring->readers->room, reader->cursor);
 }
 
 /* The cursor's row is not in its place: false if it is still to come; true if the reader was lapped
@@ -1891,6 +1919,7 @@ static inline int cbuf_reader_open(
     reader->prefetch = chosen.prefetch;
     reader->spins = chosen.spins ? chosen.spins : 1000;
     reader->wait = chosen.wait;
+    reader->mended_ns = cbuf__now_ns(CBUF__MONOTONIC);
     if (!chosen.anonymous && (error = cbuf__open_slot(reader, &chosen)) != 0) return error;
     uint64_t head = cbuf__edge(ring), oldest = cbuf_oldest(ring); /* G1 */
     if (oldest > head) oldest = head; /* a producer died that far ahead of its last row */
@@ -1932,14 +1961,16 @@ static inline uint64_t cbuf_oldest(const cbuf_ring *ring)
 }
 
 /* The same of many producers, row by row, without the rows that were given up. Each try starts
- * further on, as far as half the ring. */
+ * further on, as far as half of what there is. */
 CBUF__SLOW int64_t cbuf__snapshot_many(
     const cbuf_ring *ring, unsigned char *rows, uint32_t n, uint64_t *first)
 {
     for (uint64_t tries = 0;; tries++) {
         uint64_t oldest = cbuf_oldest(ring), head = cbuf_head(ring), start = head; /* O1 */
         uint32_t wanted = 0, count = 0;
-        oldest += ring->capacity * (tries < 32 ? tries : 32) / 64;
+        *first = head;
+        if (oldest >= head) return 0; /* all behind a row that is not finished */
+        oldest += (head - oldest) * (tries < 32 ? tries : 32) / 64;
         while (start > oldest && wanted < n) wanted += !cbuf__is_aborted(ring, --start);
         *first = start;
         for (uint64_t i = start; i < head && count < wanted; i++) {
@@ -2035,6 +2066,7 @@ CBUF__SLOW int64_t cbuf__time_of(const cbuf_ring *ring, uint64_t sequence)
 {
     int64_t time;
     if (ring->time_offset == UINT32_MAX) return INT64_MIN;
+    if (ring->many && cbuf__is_aborted(ring, sequence)) return INT64_MIN;
     return cbuf__field(ring, sequence, ring->time_offset, 8, &time) ? time : INT64_MIN;
 }
 
@@ -2092,6 +2124,36 @@ static inline int cbuf_reader_stats_get(
     int64_t newest = head ? cbuf__time_of(ring, head - 1) : INT64_MIN;
     int64_t behind = next < head ? cbuf__time_of(ring, next) : newest;
     stats->lag_ns = newest == INT64_MIN || behind == INT64_MIN ? -1 : newest - behind;
+    return 1;
+}
+
+static inline int cbuf_producer_stats_get(
+    const cbuf_ring *ring, uint32_t index, cbuf_producer_stats *stats)
+{
+    int error = cbuf__usable(ring, ring->row_bytes);
+    memset(stats, 0, sizeof *stats);
+    if (!error && index >= ring->options.producers) error = CBUF_EINVAL;
+    if (error) return error;
+    const struct cbuf__pen *pen = ring->pens + index;
+    const struct cbuf__file *file = ring->file;
+    uint64_t claim = cbuf__edge(ring), began = cbuf__load_relaxed(&file->producer_started_ns);
+    uint64_t pid = cbuf__load_relaxed(&file->producer_pid);
+    stats->begin = stats->end = claim;
+    if (ring->many) {
+        if (!cbuf__load_acquire(&pen->owned)) return 0;
+        began = cbuf__load_relaxed(&pen->started_ns);
+        pid = cbuf__load_relaxed(&pen->pid);
+        uint64_t begin = cbuf__load_acquire(&pen->begin), end = cbuf__load_relaxed(&pen->end);
+        bool holds = begin < claim && begin < end && claim - begin <= ring->capacity;
+        if (holds) stats->begin = begin;
+        if (holds && end < claim) stats->end = end;
+        for (uint64_t i = stats->begin; i < claim; i++)
+            stats->behind += i >= stats->end && !cbuf__is_pending(ring, i);
+    } else if (cbuf__load_relaxed(&file->state) != CBUF__OPEN) {
+        return 0;
+    }
+    stats->started_ns = CBUF__AS(int64_t, began);
+    stats->pid = CBUF__AS(uint32_t, pid);
     return 1;
 }
 
@@ -2672,8 +2734,8 @@ CBUF__SLOW void cbuf__init_file(void *base, cbuf__facts *facts, const cbuf_optio
     cbuf__store_release(CBUF__AS(cbuf__word *, base), magic);
 }
 
-/* Rows that a predecessor published and did not count in `head` before it died are counted now; what
- * it had begun beyond them is written anew. The caller knows that there is no other producer. */
+/* Rows that a predecessor published and did not count in `head` before it died are counted now;
+ * what it had begun beyond them is written anew. The caller knows that it is the only producer. */
 CBUF__SLOW void cbuf__continue(cbuf_ring *ring)
 {
     struct cbuf__file *file = ring->file;
@@ -2708,7 +2770,16 @@ CBUF__SLOW int cbuf__take_over(cbuf_ring *ring)
     return 0;
 }
 
-/* One producer, or the last one of many, leaves: whether no more will come. */
+CBUF__SLOW bool cbuf__any_pen(const cbuf_ring *ring)
+{
+    uint64_t owned = 0;
+    for (uint32_t k = 0; k < ring->options.producers; k++)
+        owned |= cbuf__load_acquire(&ring->pens[k].owned);
+    return owned != 0;
+}
+
+/* One producer, or the last one of many, leaves: whether no more will come. Of several that leave
+ * at once the last to let go finds nobody; it sweeps up after all who died before that. */
 CBUF__SLOW bool cbuf__leave(cbuf_ring *ring)
 {
     if (!ring->many) return true;
@@ -2716,11 +2787,15 @@ CBUF__SLOW bool cbuf__leave(cbuf_ring *ring)
     cbuf__sweep_dead(ring);
     cbuf__store_release(&ring->pen->begin, CBUF__FREE);
     cbuf__store_release(&ring->pen->owned, 0);
-    if (ring->lock_fd >= 0) return !cbuf__lock(ring->lock_fd, CBUF__EXCLUSIVE, 0, false);
-    uint32_t others = 0;
-    for (uint32_t k = 0; k < ring->options.producers; k++)
-        others += cbuf__load_acquire(&ring->pens[k].owned) != 0;
-    return others == 0;
+    cbuf__fence_seq_cst(); /* L1: between giving one's own pen back and looking at the others' */
+    if (ring->lock_fd < 0) return !cbuf__any_pen(ring);
+    cbuf__lock(ring->lock_fd, CBUF__UNLOCK, 0, false);
+    if (cbuf__lock(ring->lock_fd, CBUF__EXCLUSIVE, 0, false)) return false;
+    for (int i = 0; i < 1000 && cbuf__any_pen(ring); i++) { /* a reader may be mending it too */
+        cbuf__sweep_dead(ring);
+        if (i) cbuf__rest(1000000);
+    }
+    return true;
 }
 
 /* What an open handle has and one that is not does not; the error text and the path stay. */
@@ -3422,15 +3497,21 @@ CBUF__SLOW int cbuf__look_after_file(const cbuf_ring *ring)
 }
 
 /* Sweeps up after dead producers whose rows stand in the way, while no other producer is there to
- * do it: as far as this process may open the ring to write. */
+ * do it: as far as this process may open the ring to write. The lock file is opened first: while a
+ * ring is there, it is the same. */
 CBUF__SLOW void cbuf__mend(const cbuf_ring *ring)
 {
     cbuf_ring helper;
     cbuf__facts facts;
+    uint64_t bytes;
     if (cbuf_head(ring) == cbuf__edge(ring) || !ring->path[0]) return;
     cbuf__begin(&helper);
-    bool open = !cbuf__set_path(&helper, ring->path, 0) && !cbuf__lock_producer(&helper, true) &&
-        !cbuf__open_ring(&helper, true, false, false, &facts) && helper.many &&
+    cbuf__set_path(&helper, ring->path, 0);
+    int fd = cbuf__open_owned(
+        &helper, cbuf__path_of(&helper, ".lock").text, O_RDWR, false, &bytes);
+    if (fd >= 0) helper.lock_fd = fd;
+    bool open = fd >= 0 && !cbuf__open_ring(&helper, true, false, false, &facts) &&
+        facts.ring_id == ring->file->facts.ring_id &&
         !cbuf__open_readers(&helper, &facts, false);
     if (open) cbuf__sweep_dead(&helper);
     cbuf__release(&helper);
@@ -3479,6 +3560,12 @@ CBUF__SLOW int64_t cbuf__wait_slowly(cbuf_reader *reader, uint32_t n, int64_t ti
         if (cbuf__resync(reader)) continue;
         uint64_t state = cbuf__load_acquire(&ring->file->state), there = cbuf_available(reader);
         if (there >= n && !ring->many) reader->published = reader->cursor + there;
+        if (there && ring->many) { /* up to a row that was given up: those behind it are next */
+            uint64_t ready = cbuf__ready(reader, n);
+            if (there >= n && ready) return CBUF__AS(int64_t, ready);
+            there = ready;
+            if (!ready) continue;
+        }
         if (there >= n) return n;
         int64_t some = CBUF__AS(int64_t, there), now = cbuf__now_ns(CBUF__MONOTONIC);
         int64_t left = timeout_ns < 0 ? INT64_MAX : start + timeout_ns - now;
@@ -3487,9 +3574,12 @@ CBUF__SLOW int64_t cbuf__wait_slowly(cbuf_reader *reader, uint32_t n, int64_t ti
         if (state == CBUF__RETIRED) gone = CBUF_ERETIRED;
         if (!gone && now - checked > 500000000) {
             gone = cbuf__look_after_file(ring);
-            if (ring->many) cbuf__mend(ring);
             checked = now;
             cbuf__stamp(reader);
+        }
+        if (!gone && ring->many && now - reader->mended_ns > 500000000) {
+            reader->mended_ns = now;
+            cbuf__mend(ring);
         }
         if (gone) return some && gone != CBUF_EFORMAT ? some : gone;
         if (left <= 0) return some;
