@@ -2143,12 +2143,13 @@ static inline int cbuf_producer_stats_get(
         if (!cbuf__load_acquire(&pen->owned)) return 0;
         began = cbuf__load_relaxed(&pen->started_ns);
         pid = cbuf__load_relaxed(&pen->pid);
-        uint64_t begin = cbuf__load_acquire(&pen->begin), end = cbuf__load_relaxed(&pen->end);
-        bool holds = begin < claim && begin < end && claim - begin <= ring->capacity;
-        if (holds) stats->begin = begin;
-        if (holds && end < claim) stats->end = end;
-        for (uint64_t i = stats->begin; i < claim; i++)
-            stats->behind += i >= stats->end && !cbuf__is_pending(ring, i);
+        uint64_t i = cbuf__load_acquire(&pen->begin), end = cbuf__load_relaxed(&pen->end);
+        uint64_t lap = cbuf__oldest_at(ring, claim);
+        if (end > claim) end = claim;
+        if (i < lap) i = lap;
+        while (i < end && !cbuf__is_pending(ring, i)) i++; /* published, or of a claim it tried */
+        if (i < end) stats->begin = i, stats->end = end;
+        for (i = stats->end; i < claim; i++) stats->behind += !cbuf__is_pending(ring, i);
     } else if (cbuf__load_relaxed(&file->state) != CBUF__OPEN) {
         return 0;
     }
