@@ -1402,22 +1402,31 @@ CBUF__SLOW int cbuf__wait_to_claim(cbuf_ring *ring, int64_t *since)
     return cbuf__rest(now - *since) ? 1 : CBUF_ETIMEDOUT;
 }
 
-/* Takes a pen, after sweeping up after the dead. 0, or CBUF_ESLOTS. */
+/* Whether pen k was free, and is this producer's now. */
+CBUF__SLOW bool cbuf__take_free_pen(cbuf_ring *ring, uint32_t k)
+{
+    struct cbuf__pen *pen = ring->pens + k;
+    cbuf__word *pens_high = &ring->file->pens_high;
+    uint64_t owned = cbuf__load_acquire(&pen->owned), high = k;
+    if (owned) return false;
+    bool in_file = ring->lock_fd >= 0;
+    if (in_file && cbuf__lock(ring->lock_fd, CBUF__EXCLUSIVE, 1 + k, false)) return false;
+    if (!cbuf__compare_exchange_acq_rel(&pen->owned, &owned, 1)) return false;
+    while (high <= k && !cbuf__compare_exchange_acq_rel(pens_high, &high, k + 1)) {}
+    ring->pen = pen;
+    ring->limit = ring->gated ? 0 : UINT64_MAX;
+    return true;
+}
+
+/* Takes a pen, after sweeping up after the dead. 0, or CBUF_ESLOTS, but not while somebody else may
+ * be sweeping one up: that is over soon. */
 CBUF__SLOW int cbuf__take_pen(cbuf_ring *ring)
 {
-    bool in_file = ring->lock_fd >= 0;
-    cbuf__sweep_dead(ring);
-    for (uint32_t k = 0; k < ring->options.producers; k++) {
-        struct cbuf__pen *pen = ring->pens + k;
-        uint64_t owned = cbuf__load_acquire(&pen->owned), high = k;
-        if (owned || (in_file && cbuf__lock(ring->lock_fd, CBUF__EXCLUSIVE, 1 + k, false)))
-            continue;
-        if (!cbuf__compare_exchange_acq_rel(&pen->owned, &owned, 1)) continue;
-        cbuf__word *pens_high = &ring->file->pens_high;
-        while (high <= k && !cbuf__compare_exchange_acq_rel(pens_high, &high, k + 1)) {}
-        ring->pen = pen;
-        ring->limit = ring->gated ? 0 : UINT64_MAX;
-        return 0;
+    for (int tries = 0; tries < (ring->lock_fd >= 0 ? 1000 : 1); tries++) {
+        if (tries) cbuf__rest(1000000);
+        cbuf__sweep_dead(ring);
+        for (uint32_t k = 0; k < ring->options.producers; k++)
+            if (cbuf__take_free_pen(ring, k)) return 0;
     }
     return CBUF_ESLOTS;
 }

@@ -33,20 +33,22 @@ static void open_reader(cbuf_reader *reader, const cbuf_ring *ring, uint8_t star
 enum way { ONE, TYPED, COLUMNS, SOME, IN_PLACE, FEWER, WAYS };
 enum place { MEMORY, FILE_THREADS, PROCESSES, PLACES };
 
+struct run;
+struct account { /* of a producer: rows that it tried to write, that it wrote, that it gave up */
+    struct run *run;
+    uint32_t number;
+    uint64_t tried, written, given_up;
+    int64_t error;
+};
 struct run { /* shared by those who take part */
     cbuf_options options;
     char name[64];
     void *memory;
     size_t bytes;
-    uint64_t each;  /* rows that each producer writes */
-    bool one_way;   /* all in the same way: `way` */
+    uint64_t each; /* rows that each producer writes */
+    bool one_way;  /* all in the same way: `way` */
     int way;
-    struct account {
-        struct run *run;
-        uint32_t number;
-        uint64_t tried, written, given_up;
-        int64_t error;
-    } accounts[PRODUCERS];
+    struct account accounts[PRODUCERS];
     cbuf__word joined;
 };
 
@@ -78,8 +80,10 @@ static int64_t write_some(struct account *account, cbuf_ring *ring, int way, uin
         int64_t granted;
         unsigned char *to = (unsigned char *)cbuf_claim(ring, (uint32_t)n, &granted);
         int64_t keep = way == FEWER ? granted / 2 : granted;
-        for (int64_t k = 0; to && k < keep; k++, to += cbuf_stride(ring))
-            memcpy(to, &rows[k], sizeof *rows);
+        for (int64_t k = 0; to && k < keep; k++, to += cbuf_stride(ring)) {
+            void *place = to, *row = &rows[k]; /* in words: a reader may look, and know it is torn */
+            cbuf__words_in((cbuf__word *)place, (unsigned char *)row, sizeof *rows / 8);
+        }
         if (granted > 0) done = cbuf_publish(ring, (uint32_t)keep);
         if (granted > 0) account->given_up += (uint64_t)(granted - keep);
         else done = granted;
@@ -716,18 +720,18 @@ static void observers_pass_over_what_was_given_up(void **state)
     check_next(&pair, 0, 2);
     CHECK_IS(cbuf_first(&pair.reader), 8);
     CHECK_IS(cbuf_skipped(&pair.reader), 2);
-    CHECK_IS(cbuf_stats_get(&pair.consumer, &(cbuf_stats){ 0 }), 0);
     close_pair(&pair);
 }
 static void seek_value_finds_rows_between_those_given_up(void **state)
 {
     struct pair pair;
     struct row row;
+    int64_t granted;
     (void)state;
     open_pair(&pair, in_place_options(CBUF_OVERWRITE, 64));
     for (int k = 0; k < 12; k++) { /* values 0 to 11, with gaps of 0, 1, 2, 3 before each */
         if (k % 4) {
-            CHECK(cbuf_claim(&pair.b, (uint32_t)k % 4, &(int64_t){ 0 }));
+            CHECK(cbuf_claim(&pair.b, (uint32_t)k % 4, &granted));
             CHECK_IS(cbuf_publish(&pair.b, 0), 0);
         }
         write_rows(&pair, 0, 1);

@@ -13,16 +13,17 @@ enum { CAPACITY = 16, LIVES = 1 << 20, POLICIES = 3 };
 
 /* ---- what the processes of a test share ---- */
 
+struct life { /* of a producer: its rows have its number */
+    uint64_t seed;
+    uint32_t number;
+    int deeds;
+    uint64_t confirmed, attempted; /* rows: that calls returned for; that they were begun for */
+};
 struct stage {
     char name[64];
     cbuf_options options;
     uint64_t countdown; /* what kill_countdown is set to */
-    struct life { /* of a producer: its rows have its number */
-        uint64_t seed;
-        uint32_t number;
-        int deeds;
-        uint64_t confirmed, attempted; /* rows: that calls returned for; that they were begun for */
-    } lives[4];
+    struct life lives[4];
     struct cue ready, go;
 };
 
@@ -309,8 +310,9 @@ static int hold_rows(void *argument) /* claims two, and lives until it is killed
 {
     struct stage *stage = (struct stage *)argument;
     cbuf_ring ring;
+    int64_t granted;
     create(&ring, &stage->options);
-    CHECK(cbuf_claim(&ring, 2, &(int64_t){ 0 }));
+    CHECK(cbuf_claim(&ring, 2, &granted));
     give_cue(&stage->ready);
     return live_on();
 }

@@ -18,7 +18,7 @@ the ring was created.
     ring.view(n)           the last n rows in place, no copy, to be checked after use
     ring.to_pandas(n)      a DataFrame, with the sequence numbers as its index
     ring.schema, ring.dtype, ring.offset, ring.capacity      what numpy.memmap needs, see Ring
-    ring.head, ring.oldest, ring.state, ring.epoch, ring.stats(), ring.readers()
+    ring.head, ring.oldest, ring.state, ring.epoch, ring.stats(), ring.readers(), ring.producers()
 
 On the command line: python3 -m cbuf ls | info NAME | tail [-f] NAME | stats NAME
 
@@ -28,14 +28,14 @@ millisecond late, and is lapped where it is slower than the producer for longer 
 long. The owner of a file can truncate it under a reader, who then gets SIGBUS.
 """
 from ._format import (ByteOrderError, Error, FeatureError, FormatError, Lapped, NotFound,
-                      NotOpen, NotPermitted, ProcessorError, Reader, Retired, SchemaError,
-                      VersionError)
+                      NotOpen, NotPermitted, ProcessorError, Producer, Reader, Retired,
+                      SchemaError, VersionError)
 from ._ring import Ring, Rows, View
 
 __version__ = "1.0.0"
 __all__ = ["ByteOrderError", "Error", "FeatureError", "FormatError", "Lapped", "NotFound",
-           "NotOpen", "NotPermitted", "ProcessorError", "Reader", "Retired", "Ring", "Rows",
-           "SchemaError", "VersionError", "View", "open"]
+           "NotOpen", "NotPermitted", "ProcessorError", "Producer", "Reader", "Retired", "Ring",
+           "Rows", "SchemaError", "VersionError", "View", "open"]
 
 
 def open(name, any_owner=False):

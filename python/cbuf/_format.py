@@ -17,19 +17,21 @@ HEADER_BYTES = 1024
 MAGIC = b"cbuf\r\n\x1a\0"
 MAJOR = 1
 BYTE_ORDER = 0x01020304
-DENSE, SHARED_TAIL, LOCKED = 1, 2, 4  # the feature bits
-KNOWN_FEATURES = DENSE | SHARED_TAIL | LOCKED
+DENSE, SHARED_TAIL, LOCKED, MANY = 1, 2, 4, 16  # the feature bits
+KNOWN_FEATURES = DENSE | SHARED_TAIL | LOCKED | MANY
 
 # Places in the header, as indices of 8-byte words.
 HEAD, RESERVE = 256 // 8, 384 // 8
 STATE, EPOCH, PRODUCER_PID, PRODUCER_STARTED, WAKE_FENCE = range(512 // 8, 512 // 8 + 5)
-DROPPED, WAITS, WAKES, DEMOTIONS = range(640 // 8, 640 // 8 + 4)
+DROPPED, WAITS, WAKES, DEMOTIONS, ABORTED = range(640 // 8, 640 // 8 + 5)
+CLAIM, PENS_HIGH = 768 // 8, 896 // 8
 STATES = {0: "open", 1: "closed", 2: "retired"}
 
 MAX_CAPACITY = 1 << 31
 MAX_ROW_BYTES = 1 << 20
 MAX_COLUMNS = 512
 MAX_READERS = 1024
+MAX_PRODUCERS = 256
 MAX_SCHEMA_BYTES = 65536
 NAME_BYTES = 48  # with a final NUL
 
@@ -38,6 +40,10 @@ READERS_MAGIC = b"cbufrdr\0"
 READERS_BYTES = 640
 SLOT_BYTES = 256
 FREE = (1 << 64) - 1
+
+# Many producers: a pen for each behind the gates, and a bit in the number of a row given up.
+PEN_BYTES = 128
+GIVEN_UP = 1 << 31
 
 
 class Error(Exception):
@@ -98,7 +104,7 @@ class Retired(Error):
 Facts = collections.namedtuple("Facts", (
     "magic byte_order major minor features ring_id file_bytes rows_offset capacity readers_offset "
     "row_bytes stride schema_offset schema_bytes gates_offset max_readers reserve_step "
-    "column_count on_full unused created_ns"))
+    "column_count on_full producers created_ns"))
 FACTS = struct.Struct("=8sIHH6Q10Iq")
 
 _TYPES = {"int8": "i1", "int16": "i2", "int32": "i4", "int64": "i8",
@@ -157,10 +163,18 @@ def _check_sizes(facts, path):
     _within(path, "reserve_step", facts.reserve_step, 1, facts.capacity // 2)
     _within(path, "column_count", facts.column_count, 1, MAX_COLUMNS)
     _within(path, "on_full", facts.on_full, 0, 2)
+    if facts.features & MANY:
+        _within(path, "producers", facts.producers, 2, MAX_PRODUCERS)
+        _within(path, "capacity", facts.capacity, 2, 1 << 30)
+        if facts.features & (DENSE | LOCKED):
+            raise FormatError("%s: features %#x do not go with many producers"
+                              % (path, facts.features))
+    else:
+        _within(path, "producers", facts.producers, 0, 1)
 
 
 def _check_regions(facts, file_bytes, path):
-    """Header, schema, gates and rows follow each other to the file's end."""
+    """Header, schema, gates, pens and rows follow each other to the file's end."""
     if facts.file_bytes != file_bytes:
         raise FormatError("%s: has %d bytes, its header says %d"
                           % (path, file_bytes, facts.file_bytes))
@@ -172,6 +186,7 @@ def _check_regions(facts, file_bytes, path):
     for what, offset, size, alignment in (
             ("the schema", facts.schema_offset, facts.schema_bytes, 1),
             ("the gates", facts.gates_offset, 8 * facts.max_readers, 8),
+            ("the pens", *pens_of(facts), 1),
             ("the rows", facts.rows_offset, facts.capacity * facts.stride, 8)):
         _within(path, "the size of " + what, size, 0, facts.file_bytes)
         _within(path, "the place of " + what, offset, end, facts.file_bytes - size)
@@ -179,6 +194,14 @@ def _check_regions(facts, file_bytes, path):
             raise FormatError("%s: the place of %s is %d, must be a multiple of %d"
                               % (path, what, offset, alignment))
         end = offset + size
+
+
+def pens_of(facts):
+    """Where the producers' pens are: -> offset, bytes. Of one producer there are none."""
+    if not facts.features & MANY:
+        return facts.gates_offset + 8 * facts.max_readers, 0
+    end = facts.gates_offset + 8 * facts.max_readers
+    return (end + PEN_BYTES - 1) // PEN_BYTES * PEN_BYTES, PEN_BYTES * facts.producers
 
 
 def parse_schema(text, facts, path):
@@ -197,6 +220,9 @@ def parse_schema(text, facts, path):
                 "capacity": facts.capacity, "row_bytes": facts.row_bytes, "stride": facts.stride,
                 "rows_offset": facts.rows_offset, "head_offset": 8 * HEAD,
                 "reserve_offset": 8 * RESERVE}
+    if facts.features & MANY:
+        expected.update(producers=facts.producers, claim_offset=8 * CLAIM,
+                        pens_offset=pens_of(facts)[0])
     for key, value in expected.items():
         if type(schema.get(key)) is not type(value) or schema[key] != value:
             raise SchemaError("%s: the schema's %s is %s, the header's %s"
@@ -272,6 +298,7 @@ def _format_of(type_name):
     return type_name if digits[0] != "0" and int(digits) <= MAX_ROW_BYTES else None
 
 
+Producer = collections.namedtuple("Producer", "pid alive started_ns begin end behind")
 Reader = collections.namedtuple("Reader", (
     "name cursor lag lost waits pid gate demoted started_ns active_ns"))
 
