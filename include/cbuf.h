@@ -261,7 +261,8 @@ typedef struct cbuf_options {
     bool locked;                /* writers and readers exclude each other by file locks: slow */
     bool group_read;            /* file mode 0640; 0600 without */
     bool group_register;        /* and .readers 0660: the group's readers may register, and gate */
-    int64_t block_ns;           /* how long CBUF_BLOCK waits for room; 0: without limit */
+    int64_t block_ns;           /* how long CBUF_BLOCK waits for room, and one of many producers
+                                   for another who is in the middle; 0: without limit */
     int64_t demote_ns;          /* a gate in the way that has not moved for so long turns lossy;
                                    0: never */
     cbuf_memory_options memory;
@@ -395,7 +396,7 @@ static inline int cbuf_column_find(const cbuf_ring *ring, const char *name, cbuf
 /* ---- writing: the producer's thread only ---- */
 
 /* Writes one row of the ring's row_bytes. 1: written; 0: dropped (CBUF_DROP_NEWEST);
- * CBUF_ETIMEDOUT (CBUF_BLOCK). */
+ * CBUF_ETIMEDOUT (CBUF_BLOCK, and any ring of many producers: block_ns). */
 static inline int cbuf_write(cbuf_ring *ring, const void *row);
 /* Writes n rows that lie one behind the other. Returns how many were: fewer than n if the policy
  * refused the rest; CBUF_ETIMEDOUT if none could be. */
@@ -468,7 +469,8 @@ static inline int cbuf_wait_room(cbuf_ring *ring, uint32_t n, int64_t timeout_ns
 
 static inline uint64_t cbuf_head(const cbuf_ring *ring);   /* rows published since it was made */
 static inline uint64_t cbuf_oldest(const cbuf_ring *ring); /* the oldest row that can be read */
-/* Copies the newest row; *sequence (may be NULL) is its number. 1, or 0 if there is none yet. */
+/* Copies the newest row; *sequence (may be NULL) is its number. 1, or 0 if there is none yet, or,
+ * of many producers, none before one that is not finished. */
 static inline int cbuf_latest(const cbuf_ring *ring, void *row, uint64_t *sequence);
 /* Copies the last n rows as they were at one moment, oldest first; *first (may be NULL) is the
  * number of the first. Returns how many: fewer if there are fewer, or if a fast producer took the
