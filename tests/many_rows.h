@@ -7,11 +7,13 @@
 
 struct row {
     uint64_t n, words[3];
-    uint32_t producer, padding; /* no column: room for the row's number on every machine */
+    uint32_t producer, left; /* left: of a claim, so many rows behind this one */
+    uint32_t padding[2];     /* no column: room for the row's number on every machine */
 };
 typedef struct row a_row;
 static const cbuf_column row_columns[] = { CBUF_COLUMN(a_row, n),
-    { "words", CBUF_BYTES(24), (uint32_t)offsetof(a_row, words) }, CBUF_COLUMN(a_row, producer) };
+    { "words", CBUF_BYTES(24), (uint32_t)offsetof(a_row, words) }, CBUF_COLUMN(a_row, producer),
+    CBUF_COLUMN(a_row, left) };
 
 static inline struct row row_of(uint32_t producer, uint64_t n)
 {
@@ -37,7 +39,7 @@ static inline cbuf_options options_of(const char *name, uint8_t on_full, uint64_
     options.name = name;
     options.capacity = capacity;
     options.columns = row_columns;
-    options.column_count = 3;
+    options.column_count = 4;
     options.row_bytes = sizeof(struct row);
     options.on_full = on_full;
     options.producers = 4;

@@ -81,7 +81,8 @@ static int64_t write_some(struct account *account, cbuf_ring *ring, int way, uin
         unsigned char *to = (unsigned char *)cbuf_claim(ring, (uint32_t)n, &granted);
         int64_t keep = way == FEWER ? granted / 2 : granted;
         for (int64_t k = 0; to && k < keep; k++, to += cbuf_stride(ring)) {
-            void *place = to, *row = &rows[k]; /* in words: a reader may look, and know it is torn */
+            rows[k].left = (uint32_t)(keep - 1 - k);
+            void *place = to, *row = &rows[k]; /* in words: a reader may look at it meanwhile */
             cbuf__words_in((cbuf__word *)place, (unsigned char *)row, sizeof *rows / 8);
         }
         if (granted > 0) done = cbuf_publish(ring, (uint32_t)keep);
@@ -124,6 +125,7 @@ static int produce_in_process(void *argument) { return produce((struct account *
 struct seen {
     uint64_t rows, next[PRODUCERS]; /* which row of each producer may come */
     bool gaps;                      /* and whether others may be missing before it */
+    struct row before;              /* the row before, if none was lost since */
 };
 static void check_seen(struct seen *seen, const struct row *row)
 {
@@ -133,6 +135,11 @@ static void check_seen(struct seen *seen, const struct row *row)
     if (seen->gaps) CHECK(row->n >= *next);
     else CHECK_IS(row->n, *next);
     *next = row->n + 1;
+    if (seen->before.left) { /* what was claimed at once lies together */
+        CHECK_IS(row->producer, seen->before.producer);
+        CHECK_IS(row->left, seen->before.left - 1);
+    }
+    seen->before = *row;
     seen->rows++;
 }
 
@@ -160,6 +167,7 @@ static void play(struct run *run, int place, struct seen *seen)
     pthread_t threads[PRODUCERS];
     pid_t children[PRODUCERS];
     int64_t there;
+    uint64_t lost = 0;
     run->options.producers = PRODUCERS + 1; /* one keeps it open until all the others are there */
     open_run(run, place, &keeper);
     if (place == MEMORY) CHECK_IS(cbuf_attach_in(&consumer, run->memory, run->bytes), 0);
@@ -179,6 +187,8 @@ static void play(struct run *run, int place, struct seen *seen)
         int64_t got = cbuf_read(&reader, rows, 1024);
         CHECK(got > 0 || (got == 0 && seen->gaps && !run->options.on_full)); /* or was lapped */
         CHECK(seen->gaps || cbuf_first(&reader) >= cursor);
+        if (cbuf_lost(&reader) != lost) seen->before.left = 0;
+        lost = cbuf_lost(&reader);
         for (int64_t k = 0; k < got; k++) check_seen(seen, &rows[k]);
         CHECK_IS(seen->rows + cbuf_lost(&reader) + cbuf_skipped(&reader), reader.cursor);
     }
