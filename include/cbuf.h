@@ -1358,6 +1358,7 @@ CBUF__SLOW void cbuf__sweep(cbuf_ring *ring, const bool *dead)
 CBUF__SLOW void cbuf__sweep_dead(cbuf_ring *ring)
 {
     bool dead[CBUF_MAX_PRODUCERS] = { false }, any = false;
+    if (ring->lock_fd < 0) return; /* in memory nobody knows */
     for (uint32_t k = 0; k < ring->options.producers; k++) {
         struct cbuf__pen *pen = ring->pens + k;
         if (pen == ring->pen || !cbuf__load_acquire(&pen->owned)) continue;

@@ -380,6 +380,50 @@ static void a_row_of_the_dead_before_a_gate_wedges_no_producer(void **state)
     }
 }
 
+static int wait_behind_rows_given_up(void *argument)
+{
+    struct stage *stage = (struct stage *)argument;
+    cbuf_ring ring;
+    int64_t granted;
+    endless_naps = true; /* who is not woken sleeps for ever */
+    create(&ring, &stage->options);
+    for (int k = 0; k < 4; k++) {
+        CHECK(cbuf_claim(&ring, CAPACITY / 4, &granted));
+        CHECK_IS(granted, CAPACITY / 4);
+        CHECK_IS(cbuf_publish(&ring, 0), 0);
+    }
+    CHECK_IS(produce(&stage->lives[1], &ring, ONE, 1), 1);
+    cbuf_close(&ring);
+    return 0;
+}
+static void a_gate_that_only_passes_over_rows_wakes_who_waits_for_room(void **state)
+{
+    (void)state;
+    struct stage *stage = new_stage(CBUF_BLOCK);
+    struct follower follower;
+    cbuf_ring ring;
+    siginfo_t end;
+    stage->options.block_ns = 0;
+    create(&ring, &stage->options);
+    follow_from(&follower, stage, CBUF_OLDEST);
+    new_life(&stage->lives[1], 1);
+    pid_t child = start(wait_behind_rows_given_up, stage);
+    while (!stats_of(&ring).waits) sched_yield();
+    await_rest(child);
+    follow(&follower, 1);
+    CHECK_IS(cbuf_skipped(&follower.reader), CAPACITY);
+    memset(&end, 0, sizeof end);
+    for (int64_t began = now_ns(); !end.si_pid && now_ns() - began < 20000000000; sched_yield())
+        CHECK_IS(waitid(P_PID, (id_t)child, &end, WEXITED | WNOHANG | WNOWAIT), 0);
+    CHECK_IS(end.si_pid, child);
+    CHECK_IS(finish(child), 0);
+    follow_to_end(&follower);
+    CHECK_IS(follower.received[1], 1);
+    end_follower(&follower);
+    cbuf_close(&ring);
+    end_stage(stage);
+}
+
 /* ---- stopped at each operation, and going on ---- */
 
 static int write_with_a_stop(void *argument)
@@ -638,6 +682,7 @@ int main(void)
         TEST(who_sweeps_up_may_die_at_any_operation),
         TEST(a_waiting_reader_gets_the_rows_behind_one_of_the_dead),
         TEST(a_row_of_the_dead_before_a_gate_wedges_no_producer),
+        TEST(a_gate_that_only_passes_over_rows_wakes_who_waits_for_room),
         TEST(who_stands_still_in_the_middle_is_never_overwritten),
         TEST(the_last_to_leave_closes_the_ring_and_leaves_no_row_behind),
         TEST(random_deaths_tear_double_and_wedge_nothing),

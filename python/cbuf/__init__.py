@@ -10,8 +10,8 @@
 
 A Ring observes: it maps the file read-only, takes no reader slot and holds nobody up. Every copy is
 checked against the producer's marks after it was made: a row is delivered whole or not at all, and
-what was overwritten is counted exactly. Rows are known by their sequence numbers, from 0 on since
-the ring was created.
+what was overwritten is counted exactly, as `lost`; what one of many producers has given up, as
+`skipped`. Rows are known by their sequence numbers, from 0 on since the ring was created.
 
     ring[i], ring[-1]      one row, a copy; raises Lapped if it is overwritten
     ring[a:b], ring[-n:]   Rows: those that are still there of the ones asked for; .first, .lost
@@ -25,7 +25,9 @@ On the command line: python3 -m cbuf ls | info NAME | tail [-f] NAME | stats NAM
 WHAT IT CANNOT DO. It needs an x86-64 processor, whose loads stay in order; on others it refuses,
 for Python cannot issue the fence that they need. A follower polls: it sees rows up to a
 millisecond late, and is lapped where it is slower than the producer for longer than the ring is
-long. The owner of a file can truncate it under a reader, who then gets SIGBUS.
+long. It cannot give up what a dead one of many producers had claimed: it waits for a reader in C or
+the next producer to do that. The owner of a file can truncate it under a reader, who then gets
+SIGBUS.
 """
 from ._format import (ByteOrderError, Error, FeatureError, FormatError, Lapped, NotFound,
                       NotOpen, NotPermitted, ProcessorError, Producer, Reader, Retired,
