@@ -10,6 +10,7 @@
 #include "many_rows.h"
 
 enum { CAPACITY = 16, LIVES = 1 << 20, POLICIES = 3 };
+enum { STRIDE = CHECK_SANITIZED ? 5 : 1 }; /* from operation to operation */
 
 /* ---- what the processes of a test share ---- */
 
@@ -195,7 +196,7 @@ static void a_producer_may_die_at_any_operation_beside_others(void **state)
         create(&ring, &stage->options);
         follow_from(&follower, stage, CBUF_OLDEST);
         new_life(&stage->lives[0], 0);
-        for (stage->countdown = 1; ended != 0; stage->countdown++) {
+        for (stage->countdown = 1; ended != 0; stage->countdown += STRIDE) {
             uint64_t ranges = follower.ranges, skipped = follower.skipped;
             uint64_t lost = cbuf_lost(&follower.reader);
             new_life(&stage->lives[1], (uint32_t)stage->countdown);
@@ -264,7 +265,7 @@ static void who_sweeps_up_may_die_at_any_operation(void **state)
         create(&ring, &stage->options);
         follow_from(&follower, stage, CBUF_OLDEST);
         new_life(&stage->lives[0], 0);
-        for (stage->countdown = 1; ended != 0; stage->countdown++) {
+        for (stage->countdown = 1; ended != 0; stage->countdown += STRIDE) {
             uint64_t skipped = follower.skipped, lost = cbuf_lost(&follower.reader);
             new_life(&stage->lives[1], (uint32_t)stage->countdown);
             let_die_with_rows(stage, 2);
@@ -294,6 +295,41 @@ static void who_sweeps_up_may_die_at_any_operation(void **state)
         end_stage(stage);
     }
     print_message("deaths of sweepers: %llu\n", (unsigned long long)deaths);
+}
+
+static int join_with_a_stop(void *argument)
+{
+    struct stage *stage = (struct stage *)argument;
+    cbuf_ring ring;
+    close(stage->lives[1].deeds); /* the sweeper's */
+    kill_signal = SIGSTOP;
+    kill_countdown = stage->countdown;
+    create(&ring, &stage->options);
+    cbuf_close(&ring);
+    return 0;
+}
+/* Its lock is the sweeper's until the joiner has come to one of its operations. */
+static void who_joins_waits_for_a_place_that_is_being_swept_up(void **state)
+{
+    (void)state;
+    struct stage *stage = new_stage(CBUF_OVERWRITE);
+    cbuf_ring ring;
+    stage->options.producers = 2;
+    create(&ring, &stage->options);
+    for (stage->countdown = 1; stage->countdown < 150; stage->countdown += 7) {
+        int status = 0;
+        let_die_with_rows(stage, 2);
+        int sweeper = open(file_of(stage->name, ".lock"), O_RDWR | O_CLOEXEC);
+        CHECK_IS(cbuf__lock(sweeper, CBUF__EXCLUSIVE, 2, false), 0);
+        stage->lives[1].deeds = sweeper;
+        pid_t child = start(join_with_a_stop, stage);
+        CHECK_IS(waitpid(child, &status, WUNTRACED), child);
+        CHECK(WIFSTOPPED(status));
+        close(sweeper);
+        CHECK_IS(finish_stopping(child), 0);
+    }
+    cbuf_close(&ring);
+    end_stage(stage);
 }
 
 /* ---- all dead: the reader mends; the gate is not in the way of those who sweep ---- */
@@ -452,7 +488,7 @@ static void who_stands_still_in_the_middle_is_never_overwritten(void **state)
         create(&ring, &stage->options);
         follow_from(&follower, stage, CBUF_OLDEST);
         new_life(&stage->lives[0], 0);
-        for (stage->countdown = 1; stopped; stage->countdown++) {
+        for (stage->countdown = 1; stopped; stage->countdown += STRIDE) {
             int status = 0;
             new_life(&stage->lives[1], (uint32_t)stage->countdown);
             stage->lives[1].deeds = kind % 2 ? SOME : IN_PLACE;
@@ -512,7 +548,7 @@ static void the_last_to_leave_closes_the_ring_and_leaves_no_row_behind(void **st
     for (int dies = 0; dies < 2; dies++) {
         bool stopped = true;
         uint64_t countdown = 1, closes = 0; /* not by one who had left before the other died */
-        for (; stopped; countdown++) {
+        for (; stopped; countdown += STRIDE) {
             struct stage *stage = new_stage(CBUF_BLOCK);
             struct follower follower;
             cbuf_ring ring;
@@ -543,7 +579,7 @@ static void the_last_to_leave_closes_the_ring_and_leaves_no_row_behind(void **st
             end_follower(&follower);
             end_stage(stage);
         }
-        CHECK(countdown > 10 && closes > 5);
+        CHECK(countdown > 10 && closes > 5 / STRIDE);
     }
 }
 
@@ -680,6 +716,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(a_producer_may_die_at_any_operation_beside_others),
         TEST(who_sweeps_up_may_die_at_any_operation),
+        TEST(who_joins_waits_for_a_place_that_is_being_swept_up),
         TEST(a_waiting_reader_gets_the_rows_behind_one_of_the_dead),
         TEST(a_row_of_the_dead_before_a_gate_wedges_no_producer),
         TEST(a_gate_that_only_passes_over_rows_wakes_who_waits_for_room),
