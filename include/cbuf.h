@@ -79,8 +79,8 @@
  *   CBUF_MAX_DELTAS     delta columns that a handle has room for, at some 100 bytes each: 32.
  *   CBUF_ACCESS_HEADER  a header that supplies the functions of section [access]; for tests.
  *
- * SECTIONS  [api] [access] [format] [rows] [delta] [publish] [gates] [many] [write] [read] [observe]
- *           [schema] [memory-ring] [resident] [threads] [files] [wait]
+ * SECTIONS  [api] [access] [format] [rows] [delta] [publish] [gates] [many] [write] [read]
+ *           [observe] [schema] [memory-ring] [resident] [threads] [files] [wait]
  *
  * SPDX-License-Identifier: MIT
  */
@@ -288,7 +288,8 @@ typedef struct cbuf_options {
     bool locked;                /* writers and readers exclude each other by file locks: slow */
     bool group_read;            /* file mode 0640; 0600 without */
     bool group_register;        /* and .readers 0660: the group's readers may register, and gate */
-    int64_t block_ns;           /* how long CBUF_BLOCK waits for room; 0: without limit */
+    int64_t block_ns;           /* how long CBUF_BLOCK waits for room, and one of many producers
+                                   for another who is in the middle; 0: without limit */
     int64_t demote_ns;          /* a gate in the way that has not moved for so long turns lossy;
                                    0: never */
     const cbuf_delta *deltas;   /* columns to be stored in fewer bits; used during the call only */
@@ -398,6 +399,7 @@ typedef struct cbuf_reader {
     uint32_t index, prefetch, spins;
     uint8_t wait;
     int fd;
+    int64_t mended_ns; /* when it last looked for dead producers */
     cbuf__word unused;
 } cbuf_reader;
 
@@ -430,7 +432,8 @@ static inline int cbuf_create_in(
     cbuf_ring *ring, void *memory, size_t bytes, const cbuf_options *options);
 /* Opens a ring that another program or processor made in this memory. */
 static inline int cbuf_attach_in(cbuf_ring *ring, void *memory, size_t bytes);
-/* Becomes one more producer of a ring that was made there for several; it is not waited for. */
+/* Becomes one more producer of a ring that was made there for several; not while the last of the
+ * others closes it. CBUF_ESLOTS if there are as many as it was made for. */
 static inline int cbuf_join_in(cbuf_ring *ring, void *memory, size_t bytes);
 
 /* Ends the use of a handle, also one that is all zero or failed to open, and of its log; close its
@@ -457,8 +460,8 @@ static inline int cbuf_delta_at(
 /* ---- writing: the producer's thread only ---- */
 
 /* Writes one row of the ring's row_bytes. 1: written; 0: dropped (CBUF_DROP_NEWEST);
- * CBUF_ETIMEDOUT (CBUF_BLOCK); CBUF_ENOSPILL (CBUF_SPILL with no log); CBUF_ENOSPACE: the disk has
- * no room for its escapes. */
+ * CBUF_ETIMEDOUT (CBUF_BLOCK, and any ring of many producers: block_ns); CBUF_ENOSPILL (CBUF_SPILL
+ * with no log); CBUF_ENOSPACE: the disk has no room for its escapes. */
 static inline int cbuf_write(cbuf_ring *ring, const void *row);
 /* Writes n rows that lie one behind the other. Returns how many were: fewer than n if the policy
  * refused the rest; CBUF_ETIMEDOUT or CBUF_ENOSPILL if none could be. */
@@ -522,7 +525,9 @@ static inline int cbuf_seek_value(
 /* Waits until n rows (1 to capacity / 2) can be read, for at most timeout_ns (0: not at all;
  * CBUF_FOREVER), and returns how many can be, up to n; 0: none came in time. CBUF_ECLOSED or
  * CBUF_ERETIRED once all was read and no more will come; a producer that was killed says nothing,
- * ask cbuf_producer_alive. A larger n lets one wake-up serve many rows. */
+ * ask cbuf_producer_alive. A larger n lets one wake-up serve many rows. Of many producers it may be
+ * fewer than n, up to a row that was given up; and twice a second it gives up, for those who were
+ * killed, the rows that it waits for, if this process may write the ring. */
 static inline int64_t cbuf_wait(cbuf_reader *reader, uint32_t n, int64_t timeout_ns);
 /* Waits until n rows (1 to capacity / 2) can be written. 1; 0: not in time; or an error. */
 static inline int cbuf_wait_room(cbuf_ring *ring, uint32_t n, int64_t timeout_ns);
@@ -532,7 +537,8 @@ static inline int cbuf_wait_room(cbuf_ring *ring, uint32_t n, int64_t timeout_ns
 
 static inline uint64_t cbuf_head(const cbuf_ring *ring);   /* rows published since it was made */
 static inline uint64_t cbuf_oldest(const cbuf_ring *ring); /* the oldest row that can be read */
-/* Copies the newest row; *sequence (may be NULL) is its number. 1, or 0 if there is none yet. */
+/* Copies the newest row; *sequence (may be NULL) is its number. 1, or 0 if there is none yet, or,
+ * of many producers, none before one that is not finished. */
 static inline int cbuf_latest(const cbuf_ring *ring, void *row, uint64_t *sequence);
 /* Copies the last n rows as they were at one moment, oldest first; *first (may be NULL) is the
  * number of the first. Returns how many: fewer if there are fewer, or if a fast producer took the
@@ -564,6 +570,18 @@ typedef struct cbuf_reader_stats {
 /* Slot `index`, below cbuf_resolved()->max_readers: 1 if a reader has it, 0 if not, or an error. */
 static inline int cbuf_reader_stats_get(
     const cbuf_ring *ring, uint32_t index, cbuf_reader_stats *stats);
+
+typedef struct cbuf_producer_stats {
+    uint64_t begin, end; /* the rows that it has claimed and not yet published: none if equal */
+    uint64_t behind;     /* rows published behind the first of these, where no reader gets yet */
+    int64_t started_ns;  /* since 1970 */
+    uint32_t pid;
+} cbuf_producer_stats;
+/* Slot `index`, below cbuf_resolved()->producers: 1 if a producer has it, or had it when it was
+ * killed; 0 if not; or an error. While readers wait, the one with the smallest `begin` of those
+ * with rows behind them is whom they wait for. May look at each row of the ring. */
+static inline int cbuf_producer_stats_get(
+    const cbuf_ring *ring, uint32_t index, cbuf_producer_stats *stats);
 
 #ifndef CBUF_NO_OS
 /* Whether a producer has the ring now, by the kernel's word: 1, 0, or CBUF_EACCES if the lock file
@@ -1073,8 +1091,8 @@ CBUF__INLINE uint64_t cbuf__validate(const cbuf_ring *ring)
 
 /* =============================================================================== [delta] ==== */
 
-/* Columns that are stored as small differences: cbuf_delta.h, which is taken in where it lies beside
- * this file. Without it a ring that has such columns is refused. */
+/* Columns that are stored as small differences: cbuf_delta.h, which is taken in where it lies
+ * beside this file. Without it a ring that has such columns is refused. */
 enum { CBUF__CHUNK = 64, CBUF__BUFFER = 8192 }; /* rows, and bytes of stored rows, at a time */
 #if defined __has_include && !defined CBUF_NO_DELTA
 #if __has_include("cbuf_delta.h")
@@ -1126,9 +1144,9 @@ CBUF__INLINE void cbuf__take_over_deltas(cbuf_ring *ring) { (void)ring; }
  * the counter again. Then either the mover loads `wanted` after the barrier, and wakes; or its
  * store came before it, and the sleeper sees it. Who takes `wanted` away raises `count` after, so
  * that a sleeper whose wish went with another's finds it changed. A process without membarrier
- * fences at each move instead. Who waits in an event loop watches a file for a change of its times,
- * which the waker makes where there is such a watcher: that of the rows, or .readers for room. After
- * the event count of ConcurrencyKit (ck_ec.h) and Dice, Huang,
+ * fences at each move instead. Who waits in an event loop watches a file for a change of its times
+ * (that of the rows, or .readers for room), which the waker makes where there is such a watcher.
+ * After the event count of ConcurrencyKit (ck_ec.h) and Dice, Huang,
  * Yang: Asymmetric Dekker Synchronization (2001). */
 CBUF__SLOW bool cbuf__wake(cbuf__event *event, uint64_t reached, int fd)
 {
@@ -1235,8 +1253,8 @@ CBUF__SLOW uint64_t cbuf__many_head(const cbuf_ring *ring)
         uint64_t begin = cbuf__load_acquire(&ring->pens[k].begin); /* C2 */
         if (begin < head) head = begin;
     }
-    uint64_t oldest = cbuf__oldest_at(ring, cbuf__load_acquire(&ring->file->reserve));
-    if (head < oldest) head = oldest < claim ? oldest : claim; /* of one that tries and sleeps */
+    uint64_t lap = cbuf__oldest_at(ring, claim); /* below this all is there, by P1: */
+    if (head < lap) head = lap;                  /* a pen there is of one that only tried */
     while (head < claim && !cbuf__is_pending(ring, head)) head++;
     return head;
 }
@@ -1295,8 +1313,8 @@ CBUF__SLOW bool cbuf__mind_slowest(cbuf_ring *ring)
     return true;
 }
 
-/* The cursor to wish for when there is no room for `rows` rows. Among many producers a pen may be in
- * the way: then whoever lifts it wakes. */
+/* The cursor to wish for when there is no room for `rows` rows. Among many producers a pen may be
+ * in the way: then whoever lifts it wakes. */
 CBUF__SLOW uint64_t cbuf__room_at(const cbuf_ring *ring, uint64_t rows)
 {
     uint64_t wanted = (ring->next + rows - ring->capacity + ~ring->blocks) & ring->blocks;
@@ -1352,8 +1370,8 @@ CBUF__SLOW void cbuf__spill_end(cbuf_ring *ring)
     cbuf__store_relaxed(&ring->file->spill_end, 0);
 }
 
-/* The ring is full as far as known: waits up to `most` ns if the policy waits. 1: there is room now;
- * 0: refused; or an error. */
+/* The ring is full as far as known: waits up to `most` ns if the policy waits. 1: there is room
+ * now; 0: refused; or an error. */
 CBUF__SLOW int cbuf__pass_gates(cbuf_ring *ring, int64_t most)
 {
     if (!ring->hook && cbuf__load_relaxed(&ring->file->spill_end) > ring->next)
@@ -1383,10 +1401,10 @@ CBUF__SLOW int cbuf__pass_gates(cbuf_ring *ring, int64_t most)
  * compare-exchange of `claim`, writes them, and publishes each by its own number, as one producer
  * does; readers stop at the first row that is not there yet.
  *
- *           published   0 1 2 3 4 5 . . 8 9 . . . |
- *           pen of A                6 7           |            A: claimed 6 and 7, is writing
- *           pen of B                        10 11 12           B: claimed 10 to 12
- *                                   ^ head        ^ claim      8 and 9 were faster
+ *           published   0 1 2 3 4 5     8 9
+ *           pen of A                6 7                  claimed 6 and 7, is writing them
+ *           pen of B                        10 11 12     claimed these; 8 and 9 were faster
+ *                                   ^ head           ^ claim
  *
  * Before it claims, a producer says in its own slot, its pen, which rows these would be, and takes
  * the word back when they are published. So a row that is claimed and not published is in the pen
@@ -1400,6 +1418,7 @@ CBUF__SLOW int cbuf__pass_gates(cbuf_ring *ring, int64_t most)
  * under another's pen, and a producer that was stopped in the middle holds the others up, by their
  * policy, until it goes on or dies. Each producer knows how far that is from its last look at all
  * pens, which it takes once in a lap. */
+
 /* Claims up to n rows, as far as there is room; with `whole` only up to the ring's end. How many,
  * from ring->next on; 0: there is no room. */
 CBUF__INLINE uint64_t cbuf__claim_rows(cbuf_ring *ring, uint64_t n, bool whole)
@@ -1502,6 +1521,7 @@ CBUF__SLOW void cbuf__sweep(cbuf_ring *ring, const bool *dead)
 CBUF__SLOW void cbuf__sweep_dead(cbuf_ring *ring)
 {
     bool dead[CBUF_MAX_PRODUCERS] = { false }, any = false;
+    if (ring->lock_fd < 0) return; /* in memory nobody knows */
     for (uint32_t k = 0; k < ring->options.producers; k++) {
         struct cbuf__pen *pen = ring->pens + k;
         if (pen == ring->pen || !cbuf__load_acquire(&pen->owned)) continue;
@@ -1516,6 +1536,16 @@ CBUF__SLOW void cbuf__sweep_dead(cbuf_ring *ring)
     cbuf__wake(&ring->readers->room, CBUF__FREE, ring->readers_fd);
 }
 
+/* cbuf__pass_gates in spells, between which to look for dead producers: a reader may be waiting for
+ * one's row, and its gate for the reader. */
+CBUF__SLOW int cbuf__pass_gates_for_a_while(cbuf_ring *ring, int64_t most)
+{
+    const int64_t spell = 100000000;
+    bool longer = most < 0 || most > spell;
+    int passed = cbuf__pass_gates(ring, longer ? spell : most);
+    return passed == CBUF_ETIMEDOUT && longer && cbuf__rest(0) ? 1 : passed;
+}
+
 /* There was no place for a row: waits for one as the policy says. 1: try again; 0: refused; or
  * CBUF_ETIMEDOUT. *since is when the call began to wait, 0 at first. */
 CBUF__SLOW int cbuf__wait_to_claim(cbuf_ring *ring, int64_t *since)
@@ -1527,36 +1557,47 @@ CBUF__SLOW int cbuf__wait_to_claim(cbuf_ring *ring, int64_t *since)
     if (!*since) *since = now;
     if (ring->options.block_ns) left = *since + ring->options.block_ns - now;
     if (ring->options.block_ns && left <= 0) return CBUF_ETIMEDOUT;
-    if (cbuf__many_head(ring) + ring->capacity > at) /* not for another's pen */
-        return ring->gated ? cbuf__pass_gates(ring, left) : (cbuf__scan_gates(ring), 1);
-    for (int i = 0; i < 100; i++) {
+    bool no_pen = cbuf__many_head(ring) + ring->capacity > at; /* is in the way */
+    bool sweeps = now - ring->swept_ns > 1000000;
+    if (no_pen && !ring->gated) return cbuf__scan_gates(ring), 1;
+    for (int i = 0; i < 100 && !no_pen; i++) {
         if (cbuf__is_pending(ring, at)) return 1; /* the row a lap before is finished */
         cbuf__pause();
     }
-    if (now - ring->swept_ns > 1000000) {
+    if (sweeps) { /* a dead one's row may stand in the way of this one, or of the gates */
         ring->swept_ns = now;
         cbuf__sweep_dead(ring);
-    } else if (drops) {
-        return 0;
     }
+    if (no_pen) return cbuf__pass_gates_for_a_while(ring, left);
+    if (drops && !sweeps) return 0;
     return cbuf__rest(now - *since) ? 1 : CBUF_ETIMEDOUT;
 }
 
-/* Takes a pen, after sweeping up after the dead. 0, or CBUF_ESLOTS. */
+/* Whether pen k was free, and is this producer's now. */
+CBUF__SLOW bool cbuf__take_free_pen(cbuf_ring *ring, uint32_t k)
+{
+    struct cbuf__pen *pen = ring->pens + k;
+    cbuf__word *pens_high = &ring->file->pens_high;
+    uint64_t owned = cbuf__load_acquire(&pen->owned), high = k;
+    if (owned) return false;
+    bool in_file = ring->lock_fd >= 0;
+    if (in_file && cbuf__lock(ring->lock_fd, CBUF__EXCLUSIVE, 1 + k, false)) return false;
+    if (!cbuf__compare_exchange_acq_rel(&pen->owned, &owned, 1)) return false;
+    while (high <= k && !cbuf__compare_exchange_acq_rel(pens_high, &high, k + 1)) {}
+    ring->pen = pen;
+    ring->limit = 0;
+    return true;
+}
+
+/* Takes a pen, after sweeping up after the dead. 0, or CBUF_ESLOTS, but not while somebody else may
+ * be sweeping one up: that is over soon. */
 CBUF__SLOW int cbuf__take_pen(cbuf_ring *ring)
 {
-    bool in_file = ring->lock_fd >= 0;
-    cbuf__sweep_dead(ring);
-    for (uint32_t k = 0; k < ring->options.producers; k++) {
-        struct cbuf__pen *pen = ring->pens + k;
-        uint64_t owned = cbuf__load_acquire(&pen->owned), high = k;
-        if (owned || (in_file && cbuf__lock(ring->lock_fd, CBUF__EXCLUSIVE, 1 + k, false)))
-            continue;
-        if (!cbuf__compare_exchange_acq_rel(&pen->owned, &owned, 1)) continue;
-        while (high <= k && !cbuf__compare_exchange_acq_rel(&ring->file->pens_high, &high, k + 1)) {}
-        ring->pen = pen;
-        ring->limit = 0;
-        return 0;
+    for (int tries = 0; tries < (ring->lock_fd >= 0 ? 1000 : 1); tries++) {
+        if (tries) cbuf__rest(1000000);
+        cbuf__sweep_dead(ring);
+        for (uint32_t k = 0; k < ring->options.producers; k++)
+            if (cbuf__take_free_pen(ring, k)) return 0;
     }
     return CBUF_ESLOTS;
 }
@@ -1577,8 +1618,9 @@ CBUF__SLOW int64_t cbuf__claim_many(cbuf_ring *ring, uint64_t n)
 }
 
 CBUF__SLOW int64_t cbuf__write_many(
-    cbuf_ring *ring, const unsigned char *rows, uint64_t n, uint32_t row_bytes)
+    cbuf_ring *ring, const void *from, uint64_t n, uint32_t row_bytes)
 {
+    const unsigned char *rows = CBUF__AS(const unsigned char *, from);
     int64_t since = 0;
     if (!ring->pen) return CBUF_EROLE;
     if (ring->claimed) cbuf__publish_many(ring, 0);
@@ -1677,7 +1719,7 @@ CBUF__INLINE int64_t cbuf__write_through(
 {
     if (CBUF__UNLIKELY(ring->local->row_bytes != row_bytes))
         return cbuf__write_specially(ring, rows, n, row_bytes);
-    if (ring->many) return cbuf__write_many(ring, CBUF__AS(const unsigned char *, rows), n, row_bytes);
+    if (ring->many) return cbuf__write_many(ring, rows, n, row_bytes);
     return cbuf__write_loop(ring, rows, n, row_bytes, true);
 }
 
@@ -1789,7 +1831,7 @@ CBUF__SLOW int64_t cbuf__publish_slowly(cbuf_ring *ring, uint32_t n)
     int error = cbuf__usable(ring, ring->row_bytes);
     if (!error && n > ring->claimed) error = CBUF_EINVAL;
     if (error) return error;
-    if (ring->many) return cbuf__publish_many(ring, n);
+    if (ring->many) return ring->claimed ? cbuf__publish_many(ring, n) : 0;
     ring->claimed = 0;
     if (!n) return 0;
     if (ring->locked) cbuf__lock(ring->readers_fd, CBUF__EXCLUSIVE, CBUF__ROWS_BYTE, true);
@@ -1821,10 +1863,17 @@ CBUF__SLOW void cbuf__lose(cbuf_reader *reader, uint64_t oldest)
     if (reader->slot) cbuf__store_relaxed(&reader->slot->lost, reader->lost);
 }
 
+CBUF__SLOW void cbuf__wake_producer(cbuf_reader *reader)
+{
+    const cbuf_ring *ring = reader->ring;
+    cbuf__wake(&ring->readers->room, reader->cursor, ring->readers_fd);
+}
 CBUF__SLOW void cbuf__skip(cbuf_reader *reader)
 {
     reader->skipped++;
     cbuf__store_release(reader->shared_cursor, ++reader->cursor); /* G2 */
+    cbuf__fence_compiler();                                       /* E4 */
+    if (cbuf__load_relaxed(reader->room_at) <= reader->cursor) cbuf__wake_producer(reader);
 }
 
 /* The cursor's row is not in its place: false if it is still to come; true if the reader was lapped
@@ -1871,11 +1920,6 @@ CBUF__INLINE uint64_t cbuf__ready(cbuf_reader *reader, uint64_t want)
     return want;
 }
 
-CBUF__SLOW void cbuf__wake_producer(cbuf_reader *reader)
-{
-    const cbuf_ring *ring = reader->ring;
-    cbuf__wake(&ring->readers->room, reader->cursor, ring->readers_fd);
-}
 CBUF__SLOW void cbuf__stamp(cbuf_reader *reader)
 {
     reader->stamp_at = reader->cursor + 4096;
@@ -2118,6 +2162,7 @@ static inline int cbuf_reader_open(
     reader->prefetch = chosen.prefetch;
     reader->spins = chosen.spins ? chosen.spins : 1000;
     reader->wait = chosen.wait;
+    reader->mended_ns = cbuf__now_ns(CBUF__MONOTONIC);
     if (!chosen.anonymous && (error = cbuf__open_slot(reader, &chosen)) != 0) return error;
     uint64_t head = cbuf__edge(ring), oldest = cbuf_oldest(ring); /* G1 */
     if (oldest > head) oldest = head; /* a producer died that far ahead of its last row */
@@ -2160,14 +2205,16 @@ static inline uint64_t cbuf_oldest(const cbuf_ring *ring)
 }
 
 /* The same of many producers, row by row, without the rows that were given up. Each try starts
- * further on, as far as half the ring. */
+ * further on, as far as half of what there is. */
 CBUF__SLOW int64_t cbuf__snapshot_many(
     const cbuf_ring *ring, unsigned char *rows, uint32_t n, uint64_t *first)
 {
     for (uint64_t tries = 0;; tries++) {
         uint64_t oldest = cbuf_oldest(ring), head = cbuf_head(ring), start = head; /* O1 */
         uint32_t wanted = 0, count = 0;
-        oldest += ring->capacity * (tries < 32 ? tries : 32) / 64;
+        *first = head;
+        if (oldest >= head) return 0; /* all behind a row that is not finished */
+        oldest += (head - oldest) * (tries < 32 ? tries : 32) / 64;
         while (start > oldest && wanted < n) wanted += !cbuf__is_aborted(ring, --start);
         *first = start;
         for (uint64_t i = start; i < head && count < wanted; i++) {
@@ -2269,6 +2316,7 @@ CBUF__SLOW int64_t cbuf__time_of(const cbuf_ring *ring, uint64_t sequence)
 {
     int64_t time;
     if (ring->time_offset == UINT32_MAX) return INT64_MIN;
+    if (ring->many && cbuf__is_aborted(ring, sequence)) return INT64_MIN;
     return cbuf__field(ring, sequence, ring->time_offset, 8, &time) ? time : INT64_MIN;
 }
 
@@ -2329,6 +2377,37 @@ static inline int cbuf_reader_stats_get(
     int64_t newest = head ? cbuf__time_of(ring, head - 1) : INT64_MIN;
     int64_t behind = next < head ? cbuf__time_of(ring, next) : newest;
     stats->lag_ns = newest == INT64_MIN || behind == INT64_MIN ? -1 : newest - behind;
+    return 1;
+}
+
+static inline int cbuf_producer_stats_get(
+    const cbuf_ring *ring, uint32_t index, cbuf_producer_stats *stats)
+{
+    int error = cbuf__usable(ring, ring->row_bytes);
+    memset(stats, 0, sizeof *stats);
+    if (!error && index >= ring->options.producers) error = CBUF_EINVAL;
+    if (error) return error;
+    const struct cbuf__pen *pen = ring->pens + index;
+    const struct cbuf__file *file = ring->file;
+    uint64_t claim = cbuf__edge(ring), began = cbuf__load_relaxed(&file->producer_started_ns);
+    uint64_t pid = cbuf__load_relaxed(&file->producer_pid);
+    stats->begin = stats->end = claim;
+    if (ring->many) {
+        if (!cbuf__load_acquire(&pen->owned)) return 0;
+        began = cbuf__load_relaxed(&pen->started_ns);
+        pid = cbuf__load_relaxed(&pen->pid);
+        uint64_t i = cbuf__load_acquire(&pen->begin), end = cbuf__load_relaxed(&pen->end);
+        uint64_t lap = cbuf__oldest_at(ring, claim);
+        if (end > claim) end = claim;
+        if (i < lap) i = lap;
+        while (i < end && !cbuf__is_pending(ring, i)) i++; /* published, or of a claim it tried */
+        if (i < end) stats->begin = i, stats->end = end;
+        for (i = stats->end; i < claim; i++) stats->behind += !cbuf__is_pending(ring, i);
+    } else if (cbuf__load_relaxed(&file->state) != CBUF__OPEN) {
+        return 0;
+    }
+    stats->started_ns = CBUF__AS(int64_t, began);
+    stats->pid = CBUF__AS(uint32_t, pid);
     return 1;
 }
 
@@ -3120,8 +3199,8 @@ CBUF__SLOW void cbuf__init_file(void *base, cbuf__facts *facts, const cbuf_optio
     cbuf__store_release(CBUF__AS(cbuf__word *, base), magic);
 }
 
-/* Rows that a predecessor published and did not count in `head` before it died are counted now; what
- * it had begun beyond them is written anew. The caller knows that there is no other producer. */
+/* Rows that a predecessor published and did not count in `head` before it died are counted now;
+ * what it had begun beyond them is written anew. The caller knows that it is the only producer. */
 CBUF__SLOW void cbuf__continue(cbuf_ring *ring)
 {
     struct cbuf__file *file = ring->file;
@@ -3142,7 +3221,6 @@ CBUF__SLOW int cbuf__take_over(cbuf_ring *ring)
     else if (cbuf__take_pen(ring))
         return cbuf__fail_with(ring, CBUF_ESLOTS, "producers", most, "the limit is ", most);
     cbuf__tally(ring, &file->epoch, 1);
-    cbuf__fence_seq_cst(); /* see cbuf__leave */
     cbuf__store_relaxed(&file->state, CBUF__OPEN);
     cbuf__store_relaxed(&file->producer_started_ns, now);
     if (ring->many) cbuf__store_relaxed(&ring->pen->started_ns, now);
@@ -3158,30 +3236,32 @@ CBUF__SLOW int cbuf__take_over(cbuf_ring *ring)
     return 0;
 }
 
-CBUF__SLOW bool cbuf__has_producers(const cbuf_ring *ring)
+CBUF__SLOW bool cbuf__any_pen(const cbuf_ring *ring)
 {
-    uint32_t count = 0;
-    for (uint32_t k = 0; ring->many && k < ring->options.producers; k++)
-        count += cbuf__load_acquire(&ring->pens[k].owned) != 0;
-    return count != 0;
+    uint64_t owned = 0;
+    for (uint32_t k = 0; k < ring->options.producers; k++)
+        owned |= cbuf__load_acquire(&ring->pens[k].owned);
+    return owned != 0;
 }
 
-/* Says that no more will come, if this is the only producer or the last one to leave. By the fences
- * two that leave at once cannot both take the other for one who stays; and who joins meanwhile and
- * says that the ring is open, is seen at the second look. */
-CBUF__SLOW void cbuf__leave(cbuf_ring *ring)
+/* One producer, or the last one of many, leaves: whether no more will come. Of several that leave
+ * at once the last to let go finds nobody; it sweeps up after all who died before that. */
+CBUF__SLOW bool cbuf__leave(cbuf_ring *ring)
 {
-    if (ring->many) {
-        if (ring->claimed) cbuf__publish_many(ring, 0);
+    if (!ring->many) return true;
+    if (ring->claimed) cbuf__publish_many(ring, 0);
+    cbuf__sweep_dead(ring);
+    cbuf__store_release(&ring->pen->begin, CBUF__FREE);
+    cbuf__store_release(&ring->pen->owned, 0);
+    cbuf__fence_seq_cst(); /* L1: between giving one's own pen back and looking at the others' */
+    if (ring->lock_fd < 0) return !cbuf__any_pen(ring);
+    cbuf__lock(ring->lock_fd, CBUF__UNLOCK, 0, false);
+    if (cbuf__lock(ring->lock_fd, CBUF__EXCLUSIVE, 0, false)) return false;
+    for (int i = 0; i < 1000 && cbuf__any_pen(ring); i++) { /* a reader may be mending it too */
         cbuf__sweep_dead(ring);
-        cbuf__store_release(&ring->pen->begin, CBUF__FREE);
-        cbuf__store_release(&ring->pen->owned, 0);
-        cbuf__fence_seq_cst();
+        if (i) cbuf__rest(1000000);
     }
-    if (cbuf__has_producers(ring)) return;
-    cbuf__store_release(&ring->file->state, CBUF__CLOSED);
-    cbuf__fence_seq_cst();
-    if (cbuf__has_producers(ring)) cbuf__store_release(&ring->file->state, CBUF__OPEN);
+    return true;
 }
 
 /* What an open handle has and one that is not does not; the error text and the path stay. */
@@ -3289,7 +3369,7 @@ static inline void cbuf_close(cbuf_ring *ring)
     if (!ring->local) return; /* all zero, never opened */
     if (ring->hook) ring->hook->end(ring->hook->self);
     if (ring->file && ring->producer && ring->local->never == UINT64_MAX) {
-        cbuf__leave(ring);
+        if (cbuf__leave(ring)) cbuf__store_release(&ring->file->state, CBUF__CLOSED);
         cbuf__wake(&ring->readers->rows, CBUF__FREE, ring->fd);
     }
     cbuf__release(ring);
@@ -3666,7 +3746,8 @@ CBUF__SLOW int cbuf__retire(const char *path, bool mark)
     if (error == CBUF_ESCHEMA) error = 0;
     if (!error && mark) {
         cbuf__store_release(&old.file->state, CBUF__RETIRED);
-        if (!cbuf__open_readers(&old, &facts, false)) cbuf__wake(&old.readers->rows, CBUF__FREE, old.fd);
+        if (!cbuf__open_readers(&old, &facts, false))
+            cbuf__wake(&old.readers->rows, CBUF__FREE, old.fd);
     }
     cbuf__release(&old);
     return error;
@@ -3903,15 +3984,21 @@ CBUF__SLOW int cbuf__look_after_file(const cbuf_ring *ring)
 }
 
 /* Sweeps up after dead producers whose rows stand in the way, while no other producer is there to
- * do it: as far as this process may open the ring to write. */
+ * do it: as far as this process may open the ring to write. The lock file is opened first: while a
+ * ring is there, it is the same. */
 CBUF__SLOW void cbuf__mend(const cbuf_ring *ring)
 {
     cbuf_ring helper;
     cbuf__facts facts;
+    uint64_t bytes;
     if (cbuf_head(ring) == cbuf__edge(ring) || !ring->path[0]) return;
     cbuf__begin(&helper);
-    bool open = !cbuf__set_path(&helper, ring->path, 0) && !cbuf__lock_producer(&helper, true) &&
-        !cbuf__open_ring(&helper, true, false, false, &facts) && helper.many &&
+    cbuf__set_path(&helper, ring->path, 0);
+    int fd = cbuf__open_owned(
+        &helper, cbuf__path_of(&helper, ".lock").text, O_RDWR, false, &bytes);
+    if (fd >= 0) helper.lock_fd = fd;
+    bool open = fd >= 0 && !cbuf__open_ring(&helper, true, false, false, &facts) &&
+        facts.ring_id == ring->file->facts.ring_id &&
         !cbuf__open_readers(&helper, &facts, false);
     if (open) cbuf__sweep_dead(&helper);
     cbuf__release(&helper);
@@ -3970,6 +4057,12 @@ CBUF__SLOW int64_t cbuf__wait_slowly(cbuf_reader *reader, uint32_t n, int64_t ti
         if (cbuf__resync(reader)) continue;
         uint64_t state = cbuf__load_acquire(&ring->file->state), there = cbuf_available(reader);
         if (there >= n && !ring->many) reader->published = reader->cursor + there;
+        if (there && ring->many) { /* up to a row that was given up: those behind it are next */
+            uint64_t ready = cbuf__ready(reader, n);
+            if (there >= n && ready) return CBUF__AS(int64_t, ready);
+            there = ready;
+            if (!ready) continue;
+        }
         if (there >= n) return n;
         int64_t some = CBUF__AS(int64_t, there), now = cbuf__now_ns(CBUF__MONOTONIC);
         int64_t left = timeout_ns < 0 ? INT64_MAX : start + timeout_ns - now;
@@ -3978,9 +4071,12 @@ CBUF__SLOW int64_t cbuf__wait_slowly(cbuf_reader *reader, uint32_t n, int64_t ti
         if (state == CBUF__RETIRED) gone = CBUF_ERETIRED;
         if (!gone && now - checked > 500000000) {
             gone = cbuf__look_after_file(ring);
-            if (ring->many) cbuf__mend(ring);
             checked = now;
             cbuf__stamp(reader);
+        }
+        if (!gone && ring->many && now - reader->mended_ns > 500000000) {
+            reader->mended_ns = now;
+            cbuf__mend(ring);
         }
         if (gone) return some && gone != CBUF_EFORMAT ? some : gone;
         if (left <= 0) return some;

@@ -15,7 +15,8 @@
 #ifndef CBUF_ADVISE_H
 #define CBUF_ADVISE_H
 
-#include "cbuf.h"
+#include "cbuf_delta.h"
+#ifdef CBUF_DELTA_H
 
 typedef struct cbuf_advice {
     cbuf_delta deltas[CBUF_MAX_DELTAS];
@@ -236,4 +237,5 @@ static inline int cbuf_advise(const cbuf_column *columns, uint32_t column_count,
     return 0;
 }
 
+#endif /* CBUF_DELTA_H */
 #endif /* CBUF_ADVISE_H */

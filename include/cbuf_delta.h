@@ -1,9 +1,9 @@
 /*
  * cbuf_delta.h - delta columns, stored in 8, 16 or 32 bits and read back bit for bit: the codec.
  *
- * Put it beside cbuf.h, which takes it in at its section [delta]; including either gives both. How to
- * ask for such columns stands there (options.deltas), how to choose them in cbuf_advise.h. What the
- * file has for them is agreed on by all, and checked, in cbuf.h.
+ * Put it beside cbuf.h, which takes it in at its section [delta]; including either gives both. How
+ * to ask for such columns stands there (options.deltas), how to choose them in cbuf_advise.h. What
+ * the file has for them is agreed on by all, and checked, in cbuf.h.
  *
  * DELTA COLUMNS. Rows come in blocks of block_rows. A block has a base for each delta column; a row
  * stores the difference to it, wrapping on the column's width. A float is a whole number of steps

@@ -27,6 +27,26 @@ static inline void kill_point_of_load(const cbuf__word *word)
     last = word;
 }
 
+static inline void kill__now(int signal_number)
+{
+    (void)signal_number;
+    kill(getpid(), SIGKILL);
+}
+/* Dies after a random number of operations, or after a random time. */
+static inline void be_mortal(uint64_t chance)
+{
+    uint64_t exponent = chance >> 32;
+    if (chance % 2) {
+        kill_countdown = 1 + (chance >> 1) % (4ull << exponent % 13);
+        return;
+    }
+    struct itimerval at;
+    memset(&at, 0, sizeof at);
+    at.it_value.tv_usec = (int)(1 + (chance >> 1) % (4u << exponent % 10));
+    signal(SIGALRM, kill__now);
+    setitimer(ITIMER_REAL, &at, NULL);
+}
+
 static inline uint64_t cbuf__load_relaxed(const cbuf__word *word)
 {
     return kill_point_of_load(word), __atomic_load_n(word, __ATOMIC_RELAXED);

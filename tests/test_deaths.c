@@ -671,30 +671,12 @@ static void a_reader_that_stands_still_anywhere_keeps_no_producer_from_starting(
 
 /* ---- (2) random deaths ---- */
 
-static void die_now(int signal_number)
-{
-    (void)signal_number;
-    kill(getpid(), SIGKILL);
-}
-/* Dies after a random number of operations, or after a random time. */
-static void be_mortal(uint64_t *seed)
-{
-    if (next_random(seed) % 2) {
-        kill_countdown = 1 + next_random(seed) % (4ull << next_random(seed) % 13);
-        return;
-    }
-    struct itimerval at;
-    memset(&at, 0, sizeof at);
-    at.it_value.tv_usec = (int)(1 + next_random(seed) % (4u << next_random(seed) % 10));
-    signal(SIGALRM, die_now);
-    setitimer(ITIMER_REAL, &at, NULL);
-}
 static int produce_until_death(void *argument)
 {
     struct stage *stage = (struct stage *)argument;
     uint64_t seed = stage->seed;
     cbuf_ring ring;
-    be_mortal(&seed);
+    be_mortal(next_random(&seed));
     resume(stage, &ring);
     for (uint64_t chance; (chance = next_random(&seed)) != 0;) { /* for ever */
         CHECK(produce(stage, &ring, (int)(chance % WAYS), 1 + (uint32_t)(chance / WAYS % 8)) >= 0);
@@ -707,7 +689,7 @@ static int read_until_death(void *argument)
     struct stage *stage = (struct stage *)argument;
     uint64_t seed = stage->seed;
     struct follower follower;
-    be_mortal(&seed);
+    be_mortal(next_random(&seed));
     for (uint64_t chance; (chance = next_random(&seed)) != 0;) { /* for ever */
         bool newest = chance % 2;
         follow_from(&follower, stage, newest ? CBUF_NEWEST : CBUF_OLDEST);

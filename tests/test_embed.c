@@ -120,6 +120,7 @@ void (*const embedded_functions[])(void) = {
     EMBEDDED(cbuf_peek), EMBEDDED(cbuf_still_valid), EMBEDDED(cbuf_advance), EMBEDDED(cbuf_seek),
     EMBEDDED(cbuf_seek_value), EMBEDDED(cbuf_head), EMBEDDED(cbuf_oldest), EMBEDDED(cbuf_latest),
     EMBEDDED(cbuf_snapshot), EMBEDDED(cbuf_stats_get), EMBEDDED(cbuf_reader_stats_get),
+    EMBEDDED(cbuf_join_in), EMBEDDED(cbuf_skipped), EMBEDDED(cbuf_producer_stats_get),
     EMBEDDED(samples_write), EMBEDDED(samples_write_n), EMBEDDED(samples_read),
     EMBEDDED(samples_latest), EMBEDDED(samples_claim)
 };
@@ -218,6 +219,44 @@ static void a_full_ring_refuses_at_once(void **state)
     }
 }
 
+#ifdef CBUF_NO_OS
+/* Here nobody can wait: who meets a row that another has not finished is told so at once. */
+static void a_producer_in_the_middle_of_its_claim_holds_nobody_up(void **state)
+{
+    (void)state;
+    for (uint8_t on_full = CBUF_OVERWRITE; on_full <= CBUF_DROP_NEWEST; on_full++) {
+        cbuf_ring one, other;
+        cbuf_reader reader;
+        struct sample sample, *claimed;
+        cbuf_options options = sample_options(CBUF_NUMBERED, on_full);
+        options.producers = 2;
+        assert_int_equal(cbuf_create_in(&one, memory.bytes, sizeof memory, &options), 0);
+        assert_int_equal(cbuf_join_in(&other, memory.bytes, sizeof memory), 0);
+        assert_int_equal(embedded_open(&reader, &one), 0);
+        assert_non_null(claimed = samples_claim(&one));
+        claimed->number = 100;
+        for (uint64_t number = 0; number < 15; number++)
+            assert_int_equal(embedded_write(&other, number), 1);
+        int64_t refused = on_full == CBUF_DROP_NEWEST ? 0 : CBUF_ETIMEDOUT, granted;
+        for (int k = 0; k < 3; k++) assert_int_equal(embedded_write(&other, 15), refused);
+        assert_null(cbuf_claim(&other, 1, &granted));
+        assert_int_equal(granted, refused);
+        assert_int_equal(embedded_read(&reader, &sample, 1), 0);
+        assert_int_equal(cbuf_publish(&one, 1), 1);
+        assert_int_equal(embedded_read(&reader, &sample, 1), 1);
+        assert_int_equal(sample.number, 100);
+        assert_int_equal(embedded_write(&other, 15), 1);
+        for (uint64_t number = 0; number < 16; number++) {
+            assert_int_equal(embedded_read(&reader, &sample, 1), 1);
+            assert_int_equal(sample.number, number);
+        }
+        cbuf_close(&other);
+        cbuf_reader_close(&reader);
+        cbuf_close(&one);
+    }
+}
+#endif
+
 static void two_parties_share_the_buffer(void **state)
 {
     cbuf_ring ring, other;
@@ -302,6 +341,9 @@ int main(void)
         cmocka_unit_test(a_buffer_that_is_too_small_is_refused),
         cmocka_unit_test(a_full_ring_refuses_at_once),
         cmocka_unit_test(two_parties_share_the_buffer),
+#ifdef CBUF_NO_OS
+        cmocka_unit_test(a_producer_in_the_middle_of_its_claim_holds_nobody_up),
+#endif
 #ifdef TEST_EMBED_LINKED
         cmocka_unit_test(both_translation_units_have_the_same_types),
         cmocka_unit_test(the_embedded_part_uses_a_ring_that_the_whole_header_made),

@@ -87,6 +87,19 @@ def _producer(ring):
     return "unknown" if alive is None else "dead"
 
 
+def _producers(ring):
+    """The table of many producers, and whom readers wait for."""
+    producers = ring.producers()
+    _table([("producer", "alive", "since", "rows in the pen", "published behind them")] + [
+        (pen.pid, "unknown" if pen.alive is None else "yes" if pen.alive else "no",
+         _time(pen.started_ns), pen.end - pen.begin, pen.behind) for pen in producers])
+    waited_for = [pen for pen in producers if pen.behind and pen.begin < pen.end]
+    if waited_for:
+        pen = min(waited_for, key=lambda pen: pen.begin)
+        print("readers wait for rows %d to %d of producer %d%s" % (
+            pen.begin, pen.end - 1, pen.pid, ", which is dead" if pen.alive is False else ""))
+
+
 def _ls(options):
     lines = [("name", "layout", "capacity", "stride", "head", "state", "producer")]
     broken = []
@@ -128,8 +141,12 @@ def _info(options):
                 ("rows at", "byte %d of %d" % (ring.offset, facts.file_bytes)),
                 ("when full", ("overwrite", "block", "drop newest", "spill")[facts.on_full]),
                 ("created", _time(facts.created_ns)), ("state", ring.state),
-                ("producer", _producer(ring)), ("head", "row %d" % ring.head)])
+                ("producer", _producer(ring)), ("producers", "%d at most" % (facts.producers or 1)),
+                ("head", "row %d" % ring.head)])
         print()
+        if facts.producers > 1:
+            _producers(ring)
+            print()
         escapes = ring.escapes()
         lines = [("column", "type", "offset", "delta", "step", "escapes")]
         for column in ring.schema["columns"]:
@@ -194,8 +211,11 @@ def _print(rows):
     if rows.lost:
         sys.stdout.flush()
         print("# %d rows lost" % rows.lost, file=sys.stderr)
+    if rows.skipped:
+        sys.stdout.flush()
+        print("# %d rows given up by a producer" % rows.skipped, file=sys.stderr)
     columns = [_texts(rows[name]) for name in rows.dtype.names]
-    for sequence, cells in zip(itertools.count(rows.first), zip(*columns)):
+    for sequence, cells in zip(rows.sequence.tolist(), zip(*columns)):
         print("\t".join(itertools.chain((str(sequence),), cells)))
 
 
@@ -212,6 +232,9 @@ def _stats(options):
         counters = ring.stats()
         counters["producer"] = _producer(ring)
         _table(counters.items())
+        if ring.facts.producers > 1:
+            print()
+            _producers(ring)
         try:
             readers = ring.readers()
         except Error as error:

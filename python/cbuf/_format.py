@@ -17,13 +17,14 @@ HEADER_BYTES = 1024
 MAGIC = b"cbuf\r\n\x1a\0"
 MAJOR = 1
 BYTE_ORDER = 0x01020304
-DENSE, SHARED_TAIL, LOCKED, DELTA = 1, 2, 4, 8  # the feature bits
-KNOWN_FEATURES = DENSE | SHARED_TAIL | LOCKED | DELTA
+DENSE, SHARED_TAIL, LOCKED, DELTA, MANY = 1, 2, 4, 8, 16  # the feature bits
+KNOWN_FEATURES = DENSE | SHARED_TAIL | LOCKED | DELTA | MANY
 
 # Places in the header, as indices of 8-byte words.
 HEAD, RESERVE = 256 // 8, 384 // 8
 STATE, EPOCH, PRODUCER_PID, PRODUCER_STARTED, WAKE_FENCE = range(512 // 8, 512 // 8 + 5)
-DROPPED, WAITS, WAKES, DEMOTIONS, SPILL_END = range(640 // 8, 640 // 8 + 5)
+DROPPED, WAITS, WAKES, DEMOTIONS, SPILL_END, ABORTED = range(640 // 8, 640 // 8 + 6)
+CLAIM, PENS_HIGH = 768 // 8, 896 // 8
 STATES = {0: "open", 1: "closed", 2: "retired"}
 
 MAX_CAPACITY = 1 << 31
@@ -31,6 +32,7 @@ MAX_ROW_BYTES = 1 << 20
 MAX_DELTA_ROW_BYTES = 4096
 MAX_COLUMNS = 512
 MAX_READERS = 1024
+MAX_PRODUCERS = 256
 MAX_SCHEMA_BYTES = 65536
 NAME_BYTES = 48  # with a final NUL
 
@@ -39,6 +41,10 @@ READERS_MAGIC = b"cbufrdr\0"
 READERS_BYTES = 640
 SLOT_BYTES = 256
 FREE = (1 << 64) - 1
+
+# Many producers: a pen for each behind the gates, and a bit in the number of a row given up.
+PEN_BYTES = 128
+GIVEN_UP = 1 << 31
 
 
 class Error(Exception):
@@ -103,7 +109,7 @@ class Retired(Error):
 Facts = collections.namedtuple("Facts", (
     "magic byte_order major minor features ring_id file_bytes rows_offset capacity readers_offset "
     "row_bytes stride schema_offset schema_bytes gates_offset max_readers reserve_step "
-    "column_count on_full unused created_ns delta_count block_rows escapes_offset bases_offset "
+    "column_count on_full producers created_ns delta_count block_rows escapes_offset bases_offset "
     "plane_offset"))
 FACTS = struct.Struct("=8sIHH6Q10Iq2I3Q")
 # How a column of a ring with delta columns is stored: `bits` is None if as it is, and `multiple`,
@@ -172,6 +178,14 @@ def _check_sizes(facts, path):
     _within(path, "reserve_step", facts.reserve_step, 1, facts.capacity // 2)
     _within(path, "column_count", facts.column_count, 1, MAX_COLUMNS)
     _within(path, "on_full", facts.on_full, 0, 3)
+    if facts.features & MANY:
+        _within(path, "producers", facts.producers, 2, MAX_PRODUCERS)
+        _within(path, "capacity", facts.capacity, 2, 1 << 30)
+        if facts.features & (DENSE | LOCKED | DELTA):
+            raise FormatError("%s: features %#x do not go with many producers"
+                              % (path, facts.features))
+    else:
+        _within(path, "producers", facts.producers, 0, 1)
 
 
 def _check_delta_sizes(facts, path):
@@ -196,7 +210,7 @@ def _delta_regions(facts):
 
 
 def _check_regions(facts, file_bytes, path):
-    """Header, schema, gates and rows, and what delta columns need, follow each other to the file's
+    """Header, schema, gates, pens and rows, and what delta columns need, follow each other to the file's
     end."""
     if facts.file_bytes != file_bytes:
         raise FormatError("%s: has %d bytes, its header says %d"
@@ -210,13 +224,22 @@ def _check_regions(facts, file_bytes, path):
     for what, offset, size, alignment in (
             ("the schema", facts.schema_offset, facts.schema_bytes, 1),
             ("the gates", facts.gates_offset, 8 * facts.max_readers, 8),
-            *before, ("the rows", facts.rows_offset, facts.capacity * facts.stride, 8), *behind):
+            ("the pens", *pens_of(facts), 1), *before,
+            ("the rows", facts.rows_offset, facts.capacity * facts.stride, 8), *behind):
         _within(path, "the size of " + what, size, 0, facts.file_bytes)
         _within(path, "the place of " + what, offset, end, facts.file_bytes - size)
         if offset % alignment:
             raise FormatError("%s: the place of %s is %d, must be a multiple of %d"
                               % (path, what, offset, alignment))
         end = offset + size
+
+
+def pens_of(facts):
+    """Where the producers' pens are: -> offset, bytes. Of one producer there are none."""
+    if not facts.features & MANY:
+        return facts.gates_offset + 8 * facts.max_readers, 0
+    end = facts.gates_offset + 8 * facts.max_readers
+    return (end + PEN_BYTES - 1) // PEN_BYTES * PEN_BYTES, PEN_BYTES * facts.producers
 
 
 def parse_schema(text, facts, path):
@@ -239,6 +262,9 @@ def parse_schema(text, facts, path):
     if facts.features & DELTA:
         expected.update(block_rows=facts.block_rows, escapes_offset=facts.escapes_offset,
                         bases_offset=facts.bases_offset, plane_offset=facts.plane_offset)
+    if facts.features & MANY:
+        expected.update(producers=facts.producers, claim_offset=8 * CLAIM,
+                        pens_offset=pens_of(facts)[0])
     for key, value in expected.items():
         if type(schema.get(key)) is not type(value) or schema[key] != value:
             raise SchemaError("%s: the schema's %s is %s, the header's %s"
@@ -360,6 +386,7 @@ def _format_of(type_name):
     return type_name if digits[0] != "0" and int(digits) <= MAX_ROW_BYTES else None
 
 
+Producer = collections.namedtuple("Producer", "pid alive started_ns begin end behind")
 Reader = collections.namedtuple("Reader", (
     "name cursor lag lost waits pid gate demoted started_ns active_ns"))
 

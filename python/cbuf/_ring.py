@@ -8,6 +8,11 @@ fence. Python has neither, but an x86-64 processor does not reorder loads (TSO),
 runs one call after the other, and no compiler sees two of them at once; hence plain loads serve
 there, and only there: see _require_ordered_loads.
 
+MANY PRODUCERS share no `head`: it is how far every row below `claim` is in its place, which
+follows from the pens, where each producer says which rows it may be writing, and from the rows'
+numbers; section [many] of cbuf.h. A row that its producer gave up has a number of its own kind: it
+is left out, and counted as skipped.
+
 WHICH LOADS ARE SINGLE. A counter must be read whole. numpy.ndarray.item() of an aligned uint64
 array in the machine's byte order is one C load of a uint64 (`*((npy_ulong *)ip)` in
 arraytypes.c.src, one `mov` in the machine code, seen with a hardware watchpoint). memoryview and
@@ -42,35 +47,53 @@ class Rows(np.ndarray):
 
     first     the sequence number of rows[0]
     lost      how many rows just before it were asked for, or were next, but are overwritten
+    skipped   how many rows before and between them were given up by one of many producers; only
+              then are they not consecutive
     sequence  the sequence numbers of all rows, as an array
     A slice of Rows with step 1 knows its `first`; anything else (a column, a mask, a sorted copy)
     is a plain array. `first` is None where NumPy makes Rows that are no longer consecutive.
     """
 
     first = None
-    lost = 0
+    lost = skipped = 0
+    _sequence = None  # where rows between them were given up
 
     @classmethod
-    def _of(cls, array, first, lost):
+    def _of(cls, array, first, lost, skipped=0, sequence=None):
         rows = array.view(cls)
         rows.first = first
         rows.lost = lost
+        rows.skipped = skipped
+        rows._sequence = sequence
         return rows
 
     @property
     def sequence(self):
+        if self._sequence is not None:
+            return self._sequence.copy()
         return np.arange(self.first, self.first + len(self), dtype=np.int64)
 
     def __getitem__(self, key):
         part = np.asarray(self)[key]
         if isinstance(key, slice) and self.first is not None and self.ndim == 1:
             start, stop, step = key.indices(len(self))
+            if step == 1 and self._sequence is None:
+                return Rows._of(part, self.first + start, 0 if start else self.lost,
+                                0 if start else self.skipped)
             if step == 1:
-                return Rows._of(part, self.first + start, 0 if start else self.lost)
+                return self._of_sequence(part, start)
         return part
 
+    def _of_sequence(self, part, start):
+        sequence = self._sequence[start:start + len(part)]
+        first = int(sequence[0]) if len(part) else self.first
+        between = int(sequence[-1]) + 1 - first - len(part) if len(part) else 0
+        before = 0 if start else self.skipped - (
+            int(self._sequence[-1]) + 1 - self.first - len(self))
+        return Rows._of(part, first, 0 if start else self.lost, before + between, sequence)
+
     def __reduce__(self):
-        return Rows._of, (np.array(self), self.first, self.lost)
+        return Rows._of, (np.array(self), self.first, self.lost, self.skipped, self._sequence)
 
 
 class View:
@@ -83,13 +106,15 @@ class View:
     it was. Leaving the `with` block checks that, and raises Lapped if not, unless the block has
     asked valid() itself.
 
-    parts   the rows as one read-only array, or two if they go round the ring's end
-    first   the sequence number of the first row; len(view) is how many they are
-    lost    how many rows were asked for but are overwritten
+    parts    the rows as one read-only array, or two if they go round the ring's end; more if some
+             between them were given up by one of many producers
+    first    the sequence number of the first row; len(view) is how many they are
+    lost     how many rows were asked for but are overwritten
+    skipped  how many were given up
     """
 
-    def __init__(self, ring, parts, first, lost):
-        self.parts, self.first, self.lost = parts, first, lost
+    def __init__(self, ring, parts, first, lost, skipped):
+        self.parts, self.first, self.lost, self.skipped = parts, first, lost, skipped
         self._ring, self._asked = ring, False
 
     def __len__(self):
@@ -161,11 +186,16 @@ class Ring:
         self._bytes = np.frombuffer(memory, np.uint8, facts.capacity * facts.stride, self.offset)
         self._deltas = _deltas.Decoder(facts, self.dtype, self._stored, memory) \
             if self._stored else None
+        self._many = bool(facts.features & _format.MANY)
+        if self._many:
+            pens, size = _format.pens_of(facts)
+            self._pen = np.frombuffer(memory, np.uint64, size // 8, pens).item
+            self._numbers = self._bytes.view(np.uint32).reshape(facts.capacity, -1)[:, -1]
 
     def close(self):
         """Ends the use of the ring. Views and their arrays keep its memory as long as they live."""
-        self._memory = self._bytes = self._deltas = None
-        self._load = self._copy = self._not_open
+        self._memory = self._bytes = self._numbers = self._deltas = None
+        self._load = self._copy = self._pen = self._not_open
 
     def __enter__(self):
         return self
@@ -180,8 +210,54 @@ class Ring:
 
     @property
     def head(self):
-        """How many rows have been published since the ring was created."""
-        return self._load(_format.HEAD)
+        """How many rows have been published since the ring was created; of many producers, up to
+        the first one that is not."""
+        return self._head()
+
+    def _head(self):
+        if not self._many:
+            return self._load(_format.HEAD)
+        claim = self._load(_format.CLAIM)  # before the pens, and they before the rows' numbers
+        high = min(self._load(_format.PENS_HIGH), self.facts.producers)
+        words = _format.PEN_BYTES // 8
+        head = min([claim] + [self._pen(k * words) for k in range(high)])
+        return self._first_pending(max(head, claim - self.capacity), claim)
+
+    def _pending(self, first, end):
+        """Of each row from `first` on up to `end`, at most a lap: whether its place still has the
+        one of the lap before, published or given up, or none."""
+        sequence = np.arange(first, end)
+        numbers = self._numbers[sequence % self.capacity]
+        before = (sequence + 1 - self.capacity).astype(np.uint32)
+        late = (numbers == before) | (numbers == before ^ np.uint32(_format.GIVEN_UP))
+        return np.where(sequence < self.capacity, numbers == 0, late)
+
+    def _first_pending(self, first, claim):
+        size = 16
+        while first < claim:
+            end = min(first + size, claim)
+            pending = self._pending(first, end)
+            if pending.any():
+                return first + int(pending.argmax())
+            first, size = end, 4 * size
+        return first
+
+    def _given_up(self, numbers, first):
+        """Of rows that are in their places, by their numbers: which were given up."""
+        wanted = np.arange(first + 1, first + 1 + len(numbers)).astype(np.uint32)
+        return numbers == wanted ^ np.uint32(_format.GIVEN_UP)
+
+    def _rows(self, rows, first, lost, skipped=0):
+        """Rows of what was copied from row `first` on, without those that were given up."""
+        if not self._many or not len(rows):
+            return Rows._of(rows, first, lost, skipped)
+        gone = self._given_up(rows.view(np.uint32).reshape(len(rows), -1)[:, -1], first)
+        if not gone.any():
+            return Rows._of(rows, first, lost, skipped)
+        kept = np.flatnonzero(~gone)
+        sequence = first + kept
+        return Rows._of(rows[kept], int(sequence[0]) if len(kept) else first + len(rows), lost,
+                        skipped + len(rows) - len(kept), sequence)
 
     @property
     def oldest(self):
@@ -202,7 +278,7 @@ class Ring:
         return self._load(_format.EPOCH)
 
     def __len__(self):
-        """How many rows can be read now."""
+        """How many rows can be read now; of many producers, with those that were given up."""
         head = self.head
         return head - min(head, max(self._oldest(), head - self.capacity))
 
@@ -228,8 +304,9 @@ class Ring:
 
     def stats(self):
         """The ring's counters, a dict: rows written, overwritten, dropped (refused because the ring
-        was full), spilled (accepted, and still in the log); the producer's waits for room, wake-ups
-        sent and gates demoted; its pid."""
+        was full), spilled (accepted, and still in the log), aborted (claimed and given up); the
+        producer's waits for room, wake-ups sent and gates demoted; how many producers there may be,
+        and the last one's pid."""
         spill_end = self._load(_format.SPILL_END)
         written = self.head
         return {"state": self.state, "written": written,
@@ -238,6 +315,7 @@ class Ring:
                 "spilled": max(0, spill_end - written) if spill_end < _format.FREE else 0,
                 "waits": self._load(_format.WAITS),
                 "wakes": self._load(_format.WAKES), "demotions": self._load(_format.DEMOTIONS),
+                "aborted": self._load(_format.ABORTED), "producers": self.facts.producers or 1,
                 "epoch": self.epoch, "producer_pid": self._load(_format.PRODUCER_PID)}
 
     def escapes(self):
@@ -259,7 +337,7 @@ class Ring:
         (rows), lost, waits, pid, gate, demoted, started_ns, active_ns. Observers like this one are
         not among them. Raises Error if NAME.readers may not be read."""
         facts = self.facts
-        head = self._load(_format.HEAD)
+        head = self._head()
         size = _format.READERS_BYTES + _format.SLOT_BYTES * facts.max_readers
         gates = self._memory[facts.gates_offset:facts.gates_offset + 8 * facts.max_readers]
         path = self.path + ".readers"
@@ -271,9 +349,38 @@ class Ring:
         finally:
             os.close(fd)
 
-    def producer_alive(self):
+    def producers(self):
+        """Those who have the ring, or had it when they were killed, a list of cbuf.Producer: pid,
+        alive (by the kernel's word; None if this process may not look), started_ns, begin and end
+        of the rows that it has claimed and not yet published (none if equal), and behind: how many
+        rows are published behind these, which nobody can read before."""
+        if not self._many:
+            alive = self.producer_alive()
+            if not alive and self.state != "open":
+                return []
+            head = self._head()
+            return [_format.Producer(self._load(_format.PRODUCER_PID), alive,
+                                     self._load(_format.PRODUCER_STARTED), head, head, 0)]
+        pens = [self._producer(k) for k in range(self.facts.producers)]
+        return [pen for pen in pens if pen]
+
+    def _producer(self, index):
+        at = index * (_format.PEN_BYTES // 8)
+        claim = self._load(_format.CLAIM)
+        begin, end, owned, pid, started_ns = (self._pen(at + k) for k in range(5))
+        if not owned:
+            return None
+        end = min(end, claim)
+        begin = self._first_pending(max(begin, claim - self.capacity, 0), end)
+        if begin >= end:
+            begin = end = claim
+        behind = int(np.count_nonzero(~self._pending(end, claim)))
+        alive = self.producer_alive(1 + index)
+        return _format.Producer(pid, alive, started_ns, begin, end, behind)
+
+    def producer_alive(self, byte=0):
         """Whether a producer has the ring now, by the kernel's word: it holds a lock on NAME.lock.
-        None if this process may not look."""
+        None if this process may not look. (`byte`: of all of them, or of pen byte - 1.)"""
         try:
             fd = _open_file(self.path + ".lock")
         except NotFound:
@@ -281,7 +388,7 @@ class Ring:
         except Error:
             return None
         try:
-            query = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 1, 0)
+            query = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, byte, 1, 0)
             answer = fcntl.fcntl(fd, fcntl.F_OFD_GETLK, query)
             return struct.unpack("hhqqi4x", answer)[0] != fcntl.F_UNLCK
         except OSError:
@@ -334,7 +441,13 @@ class Ring:
         of the result tells how many of the last n rows ever written are missing."""
         if n is None:
             return self._slice(slice(None))
-        return self._slice(slice(-n, None) if _count(n, "n") else slice(0, 0))
+        asked = _count(n, "n")
+        while asked:
+            rows = self._slice(slice(-asked, None))
+            if not rows.skipped or len(rows) >= n or rows.lost or asked > self.capacity:
+                return rows[-n:] if len(rows) > n else rows
+            asked += n - len(rows)  # as many more as were given up
+        return self._slice(slice(0, 0))
 
     def __getitem__(self, key):
         if isinstance(key, slice):
@@ -351,8 +464,12 @@ class Ring:
     __iter__ = None  # by sequence numbers it would start at row 0, which may be gone: use follow()
 
     def _row(self, index):
+        if self._many and index < 0:  # from the newest back, without those that were given up
+            rows = self.last(-index)
+            if len(rows) == -index:
+                return rows[0]
         for _ in range(_TRIES):
-            head = self._load(_format.HEAD)
+            head = self._head()
             sequence = index if index >= 0 else head + index
             if not 0 <= sequence < head:
                 raise IndexError("%s: there is no row %d, the head is %d"
@@ -360,6 +477,9 @@ class Ring:
             oldest = max(self._oldest(), head - self.capacity)
             if oldest <= sequence:
                 rows, whole = self._take(sequence, sequence + 1)
+                if whole == sequence and not len(self._rows(rows, sequence, 0)):
+                    raise IndexError("%s: row %d was given up by its producer"
+                                     % (self.path, sequence))
                 if whole == sequence:
                     return rows[0]
                 oldest = self._oldest()
@@ -372,7 +492,7 @@ class Ring:
         """Rows of a slice of sequence numbers; without a start it begins at the oldest row. One
         that ends at the head is tried again where not one row survived the copying."""
         for _ in range(_TRIES):
-            head = self._load(_format.HEAD)
+            head = self._head()
             first, end, _step = key.indices(head)
             end = max(first, end)
             begin = min(max(first, self._oldest(), head - self.capacity), end)
@@ -381,7 +501,7 @@ class Ring:
             rows, whole = self._take(begin, end)
             if whole < end or first == end or end < head:
                 break
-        return Rows._of(rows[whole - begin:], whole, whole - first)
+        return self._rows(rows[whole - begin:], whole, whole - first)
 
     def to_numpy(self, n=None):
         """last(n) as a plain structured array."""
@@ -400,6 +520,8 @@ class Ring:
                               "does not") from None
         rows = self.last(n)
         index = pandas.RangeIndex(rows.first, rows.first + len(rows), name="sequence")
+        if rows.skipped:
+            index = pandas.Index(rows.sequence, name="sequence")
         frame = pandas.DataFrame({name: rows[name] for name in rows.dtype.names}, index=index)
         frame.attrs["lost"] = rows.lost
         return frame
@@ -412,15 +534,25 @@ class Ring:
         if self._deltas:
             raise Error("%s: has delta columns, whose rows cannot be viewed in place: use last()"
                         % self.path)
-        head = self._load(_format.HEAD)
+        head = self._head()
         asked = 0 if n is None else max(0, head - _count(n, "n"))
         first = min(max(asked, self._oldest(), head - self.capacity), head)
+        lost = 0 if n is None else first - asked
+        if not self._many:
+            return View(self, self._parts(first, head), first, lost, 0)
+        numbers = self._numbers[np.arange(first, head) % self.capacity]
+        gone = np.flatnonzero(self._given_up(numbers, first)) + first
+        ends = [first - 1] + gone.tolist() + [head]  # the rows between these
+        runs = [(a + 1, b) for a, b in zip(ends, ends[1:]) if a + 1 < b] or [(head, head)]
+        parts = tuple(part for run in runs for part in self._parts(*run))
+        return View(self, parts, runs[0][0], lost, len(gone))
+
+    def _parts(self, first, end):
+        """Rows in place: one array, or two if they go round the ring's end."""
         rows = self._bytes.view(self.dtype)
-        start, size = first % self.capacity, head - first
-        parts = [rows[start:start + size]]
-        if start + size > self.capacity:
-            parts.append(rows[:start + size - self.capacity])
-        return View(self, tuple(parts), first, 0 if n is None else first - asked)
+        start, size = first % self.capacity, end - first
+        parts = rows[start:start + size], rows[:max(0, start + size - self.capacity)]
+        return parts if len(parts[1]) else parts[:1]
 
     # ---- all rows as they come ----
 
@@ -434,8 +566,9 @@ class Ring:
         poll     the longest sleep between two looks, in seconds
 
         Each row is delivered once or counted once: the rows lost just before a batch are its
-        `lost`, so that rows + lost = head - start at any moment. If it ends with rows lost and none
-        to follow, the last batch is empty and carries their number.
+        `lost`, and those that were given up before and in it its `skipped`, so that rows + lost +
+        skipped = head - start at any moment. If it ends with such rows and none to follow, the last
+        batch is empty and carries their number.
 
         Ends when the producer has closed the ring and all is read. Raises Retired, after the last
         row, when the ring was removed or replaced: open it again by its name. (A file that was
@@ -448,7 +581,7 @@ class Ring:
         return self._follow(cursor, min(batch, self.capacity), timeout, poll)
 
     def _start(self, start):
-        head = self._load(_format.HEAD)
+        head = self._head()
         if start == "oldest":
             return min(head, max(self._oldest(), head - self.capacity))
         if start == "newest":
@@ -459,27 +592,30 @@ class Ring:
         return start if start >= 0 else max(0, head + start)
 
     def _follow(self, cursor, batch, timeout, poll):
-        lost = misses = 0
+        lost = skipped = misses = 0
         idle = _Idle(self, timeout, poll)
         while True:
             state = self._load(_format.STATE)  # before head: no row comes after the closing
-            head = self._load(_format.HEAD)
+            head = self._head()
             if head > cursor:
                 first, end = self._next(cursor, head, batch, misses)
                 rows, whole = self._take(first, end)
                 lost += whole - cursor
                 cursor = end
                 misses = 0 if whole < end else min(misses + 1, 32)
+                kept = self._rows(rows[whole - first:], whole, lost, skipped)
+                skipped = kept.skipped
+                if len(kept):
+                    yield kept
+                    lost = skipped = 0
                 if whole < end:
-                    yield Rows._of(rows[whole - first:], whole, lost)
-                    lost = 0
                     idle.over()
             elif state == 0 and idle.wait():
                 continue
             else:
                 break
-        if lost:
-            yield Rows._of(np.empty(0, self.dtype), cursor, lost)
+        if lost or skipped:
+            yield Rows._of(np.empty(0, self.dtype), cursor, lost, skipped)
         if state == 2 or idle.fate:
             raise Retired("%s: was %s; all %d rows up to its end are read: open it again"
                           % (self.path, idle.fate or "retired", cursor))

@@ -10,7 +10,7 @@ import struct
 PAGE = 4096
 FACTS = ("magic", "byte_order", "major", "minor", "features", "ring_id", "file_bytes", "rows_offset",
          "capacity", "readers_offset", "row_bytes", "stride", "schema_offset", "schema_bytes",
-         "gates_offset", "max_readers", "reserve_step", "column_count", "on_full", "unused", "created_ns")
+         "gates_offset", "max_readers", "reserve_step", "column_count", "on_full", "producers", "created_ns")
 FACTS_FORMAT = "<8sIHHQQQQQQIIIIIIIIIIq"
 HEAD, RESERVE, STATE, EPOCH, PID = 256, 384, 512, 520, 528
 DROPPED = 640
@@ -62,7 +62,7 @@ class RingFile:
             file_bytes=(rows + capacity * stride + PAGE - 1) // PAGE * PAGE, rows_offset=rows,
             capacity=capacity, readers_offset=0, row_bytes=row_bytes, stride=stride, schema_offset=1024,
             schema_bytes=0, gates_offset=gates, max_readers=4, reserve_step=step,
-            column_count=len(self.columns), on_full=0, unused=0, created_ns=1)
+            column_count=len(self.columns), on_full=0, producers=0, created_ns=1)
         self.rows_offset, self.gates_offset = rows, gates
         text = schema(self.schema()) if schema else self.schema()
         if isinstance(text, dict):

@@ -570,7 +570,7 @@ def test_each_wrong_fact_is_refused_by_name(file, field, wrong, error):
 
 
 def test_a_newer_minor_version_with_more_in_its_unused_places_opens(file):
-    made = file(facts=dict(minor=7, unused=5), schema=lambda s: dict(s, format="cbuf 1.7", more={"x": [1, None]}))
+    made = file(facts=dict(minor=7), schema=lambda s: dict(s, format="cbuf 1.7", more={"x": [1, None]}))
     made.put(1000, 1)
     assert cbuf.open(made.path).capacity == 8
 
