@@ -392,6 +392,31 @@ static void rows_not_acknowledged_wait_for_the_next_worker(void **state)
     }
 }
 
+static void a_closed_ring_ends_when_all_is_acknowledged(void **state)
+{
+    (void)state;
+    struct ledger *ledger = new_ledger(CBUF_BLOCK, 1, 64);
+    struct taker a, b;
+    cbuf_ring ring, watch;
+    const char *fault;
+    group_create(&ring, ledger);
+    group_attach(&watch, ledger);
+    open_taker(&a, ledger, &watch);
+    open_taker(&b, ledger, &watch);
+    CHECK_IS(taker_take(&a, 8, 2000000, &fault), 0); /* open, and nothing there */
+    group_write(&ring, 0, 0, 8);
+    CHECK_IS(taker_take(&a, 8, CBUF_FOREVER, &fault), 8);
+    cbuf_close(&ring);
+    CHECK_IS(taker_take(&b, 8, 3000000, &fault), 0); /* they may still become b's */
+    CHECK_IS(taker_take(&b, 8, 0, &fault), 0);
+    done(&a);
+    CHECK_IS(taker_take(&b, 8, CBUF_FOREVER, &fault), CBUF_ECLOSED);
+    CHECK_IS(taker_take(&a, 8, CBUF_FOREVER, &fault), CBUF_ECLOSED);
+    taker_close(&a), taker_close(&b);
+    cbuf_close(&watch);
+    end_ledger(ledger);
+}
+
 /* ---- between threads, and between processes ---- */
 
 struct scene_of_workers {
@@ -561,6 +586,7 @@ int main(void)
         TEST(a_group_begins_where_its_first_worker_says_and_ends_with_its_last),
         TEST(rows_not_acknowledged_at_close_go_to_the_others),
         TEST(rows_not_acknowledged_wait_for_the_next_worker),
+        TEST(a_closed_ring_ends_when_all_is_acknowledged),
         TEST(each_row_goes_to_one_of_several_threads),
         TEST(each_row_goes_to_one_of_several_processes),
     };

@@ -121,6 +121,51 @@ static void a_worker_may_die_at_any_operation(void **state)
     }
 }
 
+static int take_all_and_stop(void *argument)
+{
+    struct life *life = (struct life *)argument;
+    struct taker taker;
+    cbuf_ring ring;
+    group_attach(&ring, life->ledger);
+    open_taker(&taker, life->ledger, &ring);
+    kill_countdown = life->countdown;
+    take(&taker, TAKE_MOST, 0);
+    done(&taker);
+    kill_countdown = 0;
+    return 0;
+}
+
+/* All rows were taken, but the group's cursor may still stand before them. */
+static void who_dies_before_it_moved_the_gate_holds_no_producer_up(void **state)
+{
+    (void)state;
+    int how = -SIGKILL;
+    for (uint64_t n = 1; how == -SIGKILL; n++) {
+        struct ledger *ledger = new_ledger(CBUF_DROP_NEWEST, 1, 64);
+        struct life *life = (struct life *)shared_memory(sizeof *life);
+        struct taker taker;
+        cbuf_ring ring;
+        ledger->capacity = 8;
+        life->ledger = ledger;
+        life->countdown = n;
+        group_create(&ring, ledger);
+        open_taker(&taker, ledger, &ring);
+        group_write(&ring, 0, 0, 8);
+        how = finish(start(take_all_and_stop, life));
+        while (!ledger->done[7]) take(&taker, 8, 0), done(&taker);
+        while (take(&taker, 8, 0) > 0) done(&taker);
+        group_write(&ring, 0, 8, 8);
+        taker_drain(&taker, 8, 0);
+        check_all_came(ledger, 16);
+        taker_close(&taker);
+        cbuf_close(&ring);
+        munmap(life, sizeof *life);
+        end_ledger(ledger);
+        CHECK(how == -SIGKILL || n > 40);
+    }
+    CHECK_IS(how, 0);
+}
+
 /* ---- at random ---- */
 
 enum { WORKERS = 3, PRODUCERS = 3, ROUND_KILLS = 100 };
@@ -312,6 +357,7 @@ static void a_producer_does_not_wait_for_a_dead_group(void **state)
         struct taker taker;
         cbuf_ring watch;
         cbuf_stats stats;
+        memset(&stats, 0, sizeof stats);
         ledger->ready = new_cue(), ledger->go = new_cue();
         pid_t producer = start(fill_and_write_on, ledger);
         await_cue(&ledger->ready);
@@ -406,6 +452,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(a_worker_may_die_at_any_operation),
+        TEST(who_dies_before_it_moved_the_gate_holds_no_producer_up),
         TEST(random_deaths_lose_no_row_and_give_none_to_two),
         TEST(a_producer_does_not_wait_for_a_dead_group),
         TEST(the_next_worker_may_take_the_place_of_a_dead_one),
