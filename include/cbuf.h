@@ -1127,7 +1127,7 @@ CBUF__SLOW bool cbuf__free_dead(const cbuf_ring *ring, int fd, uint32_t k)
     bool member = group && g != k && g < ring->options.max_readers &&
         cbuf__load_acquire(&ring->readers->slots[g].incarnation) == group >> 16;
     if (member && cbuf__lock(fd, CBUF__EXCLUSIVE, CBUF__AS(uint32_t, g), false)) return false;
-    cbuf__store_relaxed(&slot->gate, 0);
+    cbuf__store_release(&slot->gate, 0); /* G2: for other producers */
     cbuf__store_relaxed(&slot->group, 0);
     cbuf__store_release(&slot->cursor, CBUF__FREE);
     cbuf__store_release(&slot->owned, 0);

@@ -253,7 +253,7 @@ CBUF__SLOW void cbuf__free_worker(cbuf_worker *worker, uint32_t index)
         uint64_t nobodys = cbuf__turn_of(turn >> CBUF__TURN_BITS, worker->group_index);
         if (cbuf__compare_exchange_acq_rel(word, &turn, nobodys)) break; /* T3 */
     }
-    cbuf__store_relaxed(&slot->gate, 0);
+    cbuf__store_release(&slot->gate, 0); /* G2 */
     cbuf__store_relaxed(&slot->group, 0);
     cbuf__store_release(&slot->owned, 0);
 }
@@ -517,7 +517,7 @@ CBUF__SLOW void cbuf__leave_group(cbuf_worker *worker)
     if (cbuf__lock(worker->reader.fd, CBUF__EXCLUSIVE, worker->group_index, false)) return;
     for (uint32_t k = worker->group_index + 1; k < cbuf__siblings_end(worker); k++)
         if (cbuf__is_sibling(worker, k)) return;
-    cbuf__store_relaxed(&worker->group->gate, 0);
+    cbuf__store_release(&worker->group->gate, 0); /* G2 */
     cbuf__store_relaxed(&worker->group->group, 0);
     cbuf__store_release(&worker->group->cursor, CBUF__FREE);
     cbuf__store_release(&worker->group->owned, 0);
