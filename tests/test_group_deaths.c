@@ -324,7 +324,8 @@ static void random_deaths_lose_no_row_and_give_none_to_two(void **state)
     uint64_t seed = 0x5eed0077;
     uint32_t wanted = kills_wanted(), kills = 0;
     for (uint32_t round = 0; kills < wanted || round < 6; round++) {
-        uint32_t most = wanted / 6 + 1 < ROUND_KILLS ? wanted / 6 + 1 : ROUND_KILLS;
+        uint32_t most = wanted / 6 + 1;
+        if (most > ROUND_KILLS) most = ROUND_KILLS;
         uint8_t policy = (uint8_t)(round % 3);
         kills += play_round(policy, round / 3 % 2 ? PRODUCERS : 1, &seed, most);
     }
