@@ -116,7 +116,8 @@ static inline const char *taker_fault(struct taker *taker)
 {
     struct ledger *ledger = taker->ledger;
     bool again = cbuf_taken_again(&taker->worker);
-    if (taker->count && !again && taker->first < taker->next) return "a worker's rows do not ascend";
+    bool back = taker->count && !again && taker->first < taker->next;
+    if (back) return "a worker's rows do not ascend";
     for (uint64_t i = 0; i < taker->count; i++) {
         const struct group_row *row = &taker->rows[i];
         uint64_t at = taker->first + i, name = row->producer * ledger->rows + row->number;
