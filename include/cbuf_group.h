@@ -27,8 +27,8 @@
  *     were freed meanwhile, by a producer whom they held up or by readers who found no other.
  *   - It takes a reader's slot for itself, and one for each worker, at a higher place than its own:
  *     make the ring with enough max_readers, and open a group before many readers.
- *   - One row that comes wakes all workers that wait. Take many rows a call: a take costs some 20 ns,
- *     and more where the producer looks at the gates often.
+ *   - One row that comes wakes all workers that wait. Take many rows a call: a take costs 20 ns or
+ *     so, and more where the producer looks at the gates often.
  *   - Whoever may write .readers can have rows skipped or given out twice; never a torn one.
  *
  * Include it where cbuf.h would be; with CBUF_NO_OS there is nothing in it.
