@@ -13,7 +13,7 @@ FLAGS     = -Iinclude -Itests -pthread $(STRICT) $(CFLAGS)
 
 HEADERS  := $(wildcard include/*.h)
 TESTS    := $(patsubst tests/%.c,$(BUILD)/%,$(wildcard tests/test_*.c))
-EXAMPLES := $(addprefix $(BUILD)/,producer consumer demo replay embedded raii telemetry epoll sized_ring pipeline many)
+EXAMPLES := $(addprefix $(BUILD)/,producer consumer demo replay embedded raii telemetry epoll sized_ring pipeline many workers)
 VERSION  := $(shell sed -n 's/.*CBUF_VERSION "\(.*\)"/\1/p' include/cbuf.h)
 
 .PHONY: help demo check tests model python readme examples headers embedded-symbols bench \

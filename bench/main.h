@@ -21,6 +21,9 @@ UNUSED static struct shared *shared; /* [2]; channel 1 is the way back of a roun
 #if defined CAN_LIMITS || defined CAN_LOG
 #include "log.h"
 #endif
+#ifdef CAN_GROUPS
+#include "workers.h"
+#endif
 #ifdef CAN_LIMITS
 #include "limits.h"
 #endif
@@ -90,6 +93,9 @@ static bool run_shape(const char *shape)
     if (!strcmp(shape, "paced") && !setup.sleeping) setup.lossless = true, run = paced_run;
     if (!strcmp(shape, "stream")) setup.lossless = true, run = stream_run;
     if (!strcmp(shape, "pingpong")) run = pingpong_run;
+#endif
+#ifdef CAN_GROUPS
+    if (!strcmp(shape, "workers")) setup.lossless = true, run = workers_run;
 #endif
 #ifdef CAN_PRODUCERS
     if (!strcmp(shape, "producers")) setup.lossless = true, run = producers_run;

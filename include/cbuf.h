@@ -785,13 +785,15 @@ typedef struct cbuf__event { /* see [publish] */
     unsigned char pad1[CBUF__LINE - 8];
 } cbuf__event;
 
-struct cbuf__slot {    /* a registered reader's, who alone writes it */
+struct cbuf__slot {    /* a registered reader's, who alone writes it but for `turn`, `granted` */
     cbuf__word cursor; /* CBUF__FREE: not reading */
     cbuf__word lost, active_ns, waits;
     cbuf__word gate;        /* 1: wants to be waited for */
     cbuf__word incarnation; /* how many readers this slot has had */
     cbuf__word owned;       /* 1: taken */
-    unsigned char pad0[CBUF__LINE - 7 * 8];
+    cbuf__word group;       /* of workers that share rows: see cbuf__free_dead; 0: of none */
+    cbuf__word held_end, granted, turn; /* cbuf_group.h explains them */
+    unsigned char pad0[CBUF__LINE - 11 * 8];
     cbuf__word pid, started_ns, name[CBUF_NAME_BYTES / 8];
     unsigned char pad1[CBUF__LINE - 2 * 8 - CBUF_NAME_BYTES];
 };
@@ -827,6 +829,7 @@ CBUF__FROZEN(offsetof(struct cbuf__file, state) == 512);
 CBUF__FROZEN(offsetof(struct cbuf__file, dropped) == 640);
 CBUF__FROZEN(offsetof(struct cbuf__file, claim) == 768 && sizeof(struct cbuf__pen) == 128);
 CBUF__FROZEN(sizeof(struct cbuf__slot) == 256 && offsetof(struct cbuf__slot, pid) == 128);
+CBUF__FROZEN(offsetof(struct cbuf__slot, group) == 56 && offsetof(struct cbuf__slot, turn) == 80);
 CBUF__FROZEN(offsetof(struct cbuf__readers, rows) == 128);
 CBUF__FROZEN(offsetof(struct cbuf__readers, slots) == 640);
 
@@ -1190,7 +1193,8 @@ CBUF__SLOW bool cbuf__rest(int64_t waited)
     return waited < 1000000 ? !sched_yield() : !nanosleep(&moment, NULL) || errno == EINTR;
 }
 #endif
-#define CBUF__ROWS_BYTE (1u << 30) /* of .readers, for the locked mode; byte k is slot k's */
+#define CBUF__ROWS_BYTE (1u << 30) /* of .readers, for the locked mode; byte k is slot k's, the */
+#define CBUF__JOIN_BYTE (CBUF__ROWS_BYTE + 1) /* next one is for those who join a group */
 
 /* Up to where every row is published or given up, or a little less. */
 CBUF__SLOW uint64_t cbuf__many_head(const cbuf_ring *ring)
@@ -1210,17 +1214,17 @@ CBUF__SLOW uint64_t cbuf__many_head(const cbuf_ring *ring)
 /* Where the gates end: the oldest row that a gate has not read yet, plus the capacity. A reader
  * that registers stores its cursor, fences, then loads head and stores its cursor again; here the
  * fence comes before the loads. So either this scan sees the cursor, or the reader sees a head
- * from which the limit found here cannot overrun it. Of many producers' rows none that is not
- * finished may be overwritten either. */
+ * from which the limit found here cannot overrun it. Slots are looked at in their order: a worker
+ * that took rows from its group's cursor has a later slot, so that it is seen with them (G3). Of
+ * many producers' rows none that is not finished may be overwritten either. */
 CBUF__SLOW void cbuf__scan_gates(cbuf_ring *ring)
 {
     uint64_t oldest = ring->many ? cbuf__many_head(ring) : ring->next; /* P1 <- C2 */
     cbuf__fence_seq_cst(); /* G1 */
-    uint64_t high = ring->gated ? cbuf__load_relaxed(&ring->readers->high) : 0;
-    if (high > ring->options.max_readers) high = ring->options.max_readers;
-    for (uint32_t k = 0; k < high; k++) {
+    for (uint32_t k = 0; ring->gated && k < ring->options.max_readers; k++) {
         struct cbuf__slot *slot = &ring->readers->slots[k];
-        uint64_t cursor = cbuf__load_acquire(&slot->cursor); /* G2: done with the rows before it */
+        if (k >= cbuf__load_relaxed(&ring->readers->high)) break; /* G3: at each turn */
+        uint64_t cursor = cbuf__load_acquire(&slot->cursor); /* G2: done with rows before; G3 */
         if (cursor >= oldest || !cbuf__load_acquire(&slot->gate)) continue; /* G2 */
         uint64_t demoted = cbuf__load_relaxed(ring->gates + k);
         if (demoted && demoted == cbuf__load_relaxed(&slot->incarnation)) continue;
@@ -1229,6 +1233,24 @@ CBUF__SLOW void cbuf__scan_gates(cbuf_ring *ring)
     }
     ring->limit = oldest + ring->capacity;
     ring->limit &= ring->blocks;
+}
+
+/* Frees slot k, of a dead reader: its byte is locked through `fd`. A worker's (`group` is the index
+ * of its group's slot + 1, and that slot's incarnation above) stays, for the others of its group to
+ * deliver its rows, while one of them lives: they share the lock of the group's byte. */
+CBUF__SLOW bool cbuf__free_dead(const cbuf_ring *ring, int fd, uint32_t k)
+{
+    struct cbuf__slot *slot = &ring->readers->slots[k];
+    uint64_t group = cbuf__load_acquire(&slot->group), g = (group & UINT16_MAX) - 1;
+    bool member = group && g != k && g < ring->options.max_readers &&
+        cbuf__load_acquire(&ring->readers->slots[g].incarnation) == group >> 16;
+    if (member && cbuf__lock(fd, CBUF__EXCLUSIVE, CBUF__AS(uint32_t, g), false)) return false;
+    cbuf__store_release(&slot->gate, 0); /* G2: for other producers */
+    cbuf__store_relaxed(&slot->group, 0);
+    cbuf__store_release(&slot->cursor, CBUF__FREE);
+    cbuf__store_release(&slot->owned, 0);
+    if (member) cbuf__lock(fd, CBUF__UNLOCK, CBUF__AS(uint32_t, g), false);
+    return true;
 }
 
 /* The ring is full: looks after the slot that holds it up, once a millisecond at most. Frees it if
@@ -1243,11 +1265,9 @@ CBUF__SLOW bool cbuf__mind_slowest(cbuf_ring *ring)
     ring->minded_ns = now;
     if (ring->readers_fd >= 0 &&
         !cbuf__lock(ring->readers_fd, CBUF__EXCLUSIVE, ring->slowest, false)) {
-        cbuf__store_relaxed(&slot->gate, 0);
-        cbuf__store_release(&slot->cursor, CBUF__FREE);
-        cbuf__store_release(&slot->owned, 0);
+        bool freed = cbuf__free_dead(ring, ring->readers_fd, ring->slowest);
         cbuf__lock(ring->readers_fd, CBUF__UNLOCK, ring->slowest, false);
-        return true;
+        if (freed) return true;
     }
     if (cursor != ring->stuck_cursor || !ring->stuck_since_ns) {
         ring->stuck_cursor = cursor;
@@ -2047,6 +2067,10 @@ CBUF__SLOW int cbuf__take_slot(cbuf_reader *reader)
         uint64_t owned = cbuf__load_acquire(&slot->owned);
         if (owned && i == k) continue;
         if (in_file && cbuf__lock(reader->fd, CBUF__EXCLUSIVE, k, false)) continue;
+        if (in_file && !cbuf__free_dead(ring, reader->fd, k)) {
+            cbuf__lock(reader->fd, CBUF__UNLOCK, k, false);
+            continue;
+        }
         if (!in_file && !cbuf__compare_exchange_acq_rel(&slot->owned, &owned, 1)) continue;
         cbuf__store_relaxed(&slot->owned, 1);
         reader->slot = slot;
@@ -2062,8 +2086,8 @@ CBUF__INLINE uint64_t cbuf__edge(const cbuf_ring *ring)
     return cbuf__load_acquire(ring->many ? &ring->file->claim : &ring->file->head);
 }
 
-/* Fills the slot in, and stands at the gate: see cbuf__scan_gates. */
-CBUF__SLOW void cbuf__register(cbuf_reader *reader, const cbuf_reader_options *options)
+/* Says in the slot whose it is now. */
+CBUF__SLOW void cbuf__introduce(cbuf_reader *reader, const cbuf_reader_options *options)
 {
     const cbuf_ring *ring = reader->ring;
     struct cbuf__slot *slot = reader->slot;
@@ -2071,8 +2095,6 @@ CBUF__SLOW void cbuf__register(cbuf_reader *reader, const cbuf_reader_options *o
     size_t length = options->name ? strlen(options->name) : 0;
     if (options->name) memset(name, 0, sizeof name);
     if (options->name) memcpy(name, options->name, length < sizeof name ? length : sizeof name - 1);
-    cbuf__store_release(&slot->cursor, CBUF__FREE);
-    cbuf__store_relaxed(&slot->gate, ring->gated && !options->lossy);
     cbuf__count(&slot->incarnation, 1);
     cbuf__store_relaxed(&slot->lost, 0);
     cbuf__store_relaxed(&slot->waits, 0);
@@ -2083,9 +2105,33 @@ CBUF__SLOW void cbuf__register(cbuf_reader *reader, const cbuf_reader_options *o
     cbuf__words_in(slot->name, name, sizeof name / 8);
     uint64_t high = cbuf__load_relaxed(&ring->readers->high), own = reader->index + 1;
     while (high < own && !cbuf__compare_exchange_acq_rel(&ring->readers->high, &high, own)) {}
+}
+
+/* Fills the slot in, and stands at the gate: see cbuf__scan_gates. */
+CBUF__SLOW void cbuf__register(cbuf_reader *reader, const cbuf_reader_options *options)
+{
+    const cbuf_ring *ring = reader->ring;
+    struct cbuf__slot *slot = reader->slot;
+    cbuf__store_release(&slot->cursor, CBUF__FREE);
+    cbuf__store_relaxed(&slot->group, 0);
+    cbuf__store_relaxed(&slot->gate, ring->gated && !options->lossy);
+    cbuf__introduce(reader, options);
     reader->shared_cursor = &slot->cursor;
     cbuf__store_release(&slot->cursor, cbuf__edge(ring)); /* G1 */
-    cbuf__fence_seq_cst(); /* G1; the second look at the edge follows in cbuf_reader_open */
+    cbuf__fence_seq_cst(); /* G1; the second look at the edge follows in cbuf__begin_reading */
+}
+
+/* Goes to the first row; after the slot is filled in. */
+CBUF__SLOW void cbuf__begin_reading(cbuf_reader *reader, const cbuf_reader_options *options)
+{
+    const cbuf_ring *ring = reader->ring;
+    uint64_t head = cbuf__edge(ring), oldest = cbuf_oldest(ring); /* G1 */
+    if (oldest > head) oldest = head; /* a producer died that far ahead of its last row */
+    uint64_t start = options->start == CBUF_NEWEST ? head : oldest;
+    if (options->start == CBUF_AT) start = options->sequence;
+    cbuf__store_release(reader->shared_cursor, start);
+    reader->cursor = reader->first = start;
+    cbuf__stamp(reader);
 }
 
 CBUF__SLOW int cbuf__open_slot(cbuf_reader *reader, const cbuf_reader_options *options);
@@ -2112,13 +2158,7 @@ static inline int cbuf_reader_open(
     reader->wait = chosen.wait;
     reader->mended_ns = cbuf__now_ns(CBUF__MONOTONIC);
     if (!chosen.anonymous && (error = cbuf__open_slot(reader, &chosen)) != 0) return error;
-    uint64_t head = cbuf__edge(ring), oldest = cbuf_oldest(ring); /* G1 */
-    if (oldest > head) oldest = head; /* a producer died that far ahead of its last row */
-    uint64_t start = chosen.start == CBUF_NEWEST ? head : oldest;
-    if (at) start = chosen.sequence;
-    cbuf__store_release(reader->shared_cursor, start);
-    reader->cursor = reader->first = start;
-    cbuf__stamp(reader);
+    cbuf__begin_reading(reader, &chosen);
     return 0;
 }
 
@@ -3712,19 +3752,28 @@ static inline int cbuf_remove(const char *name)
 /* Each reader opens the readers' file for itself: its slot's lock belongs to that open file, so it
  * goes with the reader and not with the handle, and a producer in the same process must win it like
  * any other. */
-CBUF__SLOW int cbuf__open_slot(cbuf_reader *reader, const cbuf_reader_options *options)
+CBUF__SLOW int cbuf__open_table(cbuf_reader *reader)
 {
     const cbuf_ring *ring = reader->ring;
     struct stat mine, rings;
-    int error = 0;
     if (!ring->readers) return CBUF_EACCES;
-    if (ring->readers_fd >= 0) {
-        cbuf__path path = cbuf__path_of(ring, ".readers");
-        reader->fd = open(path.text, O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
-        if (reader->fd < 0) return errno == ENOENT ? CBUF_ERETIRED : CBUF_EACCES;
-        bool known = !fstat(reader->fd, &mine) && !fstat(ring->readers_fd, &rings);
-        if (!known || mine.st_ino != rings.st_ino) error = CBUF_ERETIRED;
-    }
+    if (ring->readers_fd < 0) return 0;
+    cbuf__path path = cbuf__path_of(ring, ".readers");
+    reader->fd = open(path.text, O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    if (reader->fd < 0) return errno == ENOENT ? CBUF_ERETIRED : CBUF_EACCES;
+    bool known = !fstat(reader->fd, &mine) && !fstat(ring->readers_fd, &rings);
+    return known && mine.st_ino == rings.st_ino ? 0 : CBUF_ERETIRED;
+}
+/* Its progress may have to wake the producer. */
+CBUF__SLOW void cbuf__wakes_producer(cbuf_reader *reader)
+{
+    const cbuf_ring *ring = reader->ring;
+    bool fence = syscall(SYS_membarrier, 1 << 2 /* join the barriers of sleepers */, 0) != 0;
+    reader->room_at = fence ? &ring->local->always : &ring->readers->room.wanted;
+}
+CBUF__SLOW int cbuf__open_slot(cbuf_reader *reader, const cbuf_reader_options *options)
+{
+    int error = cbuf__open_table(reader);
     if (!error) error = cbuf__take_slot(reader);
     if (error) {
         if (reader->fd >= 0) close(reader->fd);
@@ -3732,10 +3781,7 @@ CBUF__SLOW int cbuf__open_slot(cbuf_reader *reader, const cbuf_reader_options *o
         return error;
     }
     cbuf__register(reader, options);
-    if (cbuf__load_relaxed(&reader->slot->gate)) { /* its progress may have to wake the producer */
-        bool fence = syscall(SYS_membarrier, 1 << 2 /* join the barriers of sleepers */, 0) != 0;
-        reader->room_at = fence ? &ring->local->always : &ring->readers->room.wanted;
-    }
+    if (cbuf__load_relaxed(&reader->slot->gate)) cbuf__wakes_producer(reader);
     return 0;
 }
 

@@ -4,6 +4,8 @@
 #include CBUF_HEADER
 #else
 #include "../../include/cbuf.h"
+#include "../../include/cbuf_group.h"
+#define CAN_GROUPS
 #endif
 #ifndef CBUF_HEADER /* which may be one that knows no log */
 #include "../../include/cbuf_log.h"
@@ -95,6 +97,17 @@ INLINE bool release(struct consumer *c, int n)
     cbuf_advance(&c->reader, (uint32_t)n);
     return valid;
 }
+#ifdef CAN_GROUPS
+struct worker { cbuf_ring ring; cbuf_worker worker; };
+static void worker_open(struct worker *w, struct shared *s)
+{
+    cbuf_attach_options here = { .memory = s->options.memory };
+    if (cbuf_attach(&w->ring, s->name, &here) < 0) die("cbuf_attach", cbuf_error(&w->ring));
+    if (cbuf_worker_open(&w->worker, &w->ring, "bench", NULL) < 0) die("cbuf_worker_open", cbuf_worker_error(&w->worker));
+}
+INLINE int worker_take(struct worker *w, row *rows, int max) { return checked(cbuf_take(&w->worker, rows, (uint32_t)max)); }
+static void worker_close(struct worker *w) { cbuf_worker_close(&w->worker), cbuf_close(&w->ring); }
+#endif
 INLINE uint64_t consumer_lost(struct consumer *c) { return cbuf_lost(&c->reader); }
 INLINE int pop_wait(struct consumer *c, row *rows, int max)
 {
