@@ -7,6 +7,8 @@
     print(rows.first, rows.lost)            # the first row's sequence number; how many are missing
     for rows in ring.follow("newest"):      # all rows from now on, each delivered or counted
         print(len(rows), rows.lost, rows["bid"].max())
+    async for rows in ring.watch():         # the same in an asyncio event loop, woken, not polled
+        ...
 
 A Ring observes: it maps the file read-only, takes no reader slot and holds nobody up. Every copy is
 checked against the producer's marks after it was made: a row is delivered whole or not at all, and

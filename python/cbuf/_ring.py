@@ -33,7 +33,7 @@ import time
 
 import numpy as np
 
-from . import _deltas, _format
+from . import _deltas, _format, _watch
 from ._format import (Error, FormatError, Lapped, NotFound, NotOpen, NotPermitted, ProcessorError,
                       Retired)
 
@@ -578,7 +578,15 @@ class Ring:
         if operator.index(batch) < 1:
             raise ValueError("batch is %d, must be at least 1" % batch)
         cursor = self._start(start)
-        return self._follow(cursor, min(batch, self.capacity), timeout, poll)
+        return self._follow(cursor, min(batch, self.capacity), _Idle(self, timeout, poll))
+
+    def watch(self, start="oldest", batch=65536):
+        """follow() for an asyncio event loop: `async for rows in ring.watch():`. The loop's other
+        tasks run meanwhile; it is woken by the producer where it may write NAME.readers, and looks
+        every millisecond otherwise. A producer that was killed wakes nobody, and is not noticed."""
+        if operator.index(batch) < 1:
+            raise ValueError("batch is %d, must be at least 1" % batch)
+        return _watch.watch(self, self._start(start), min(batch, self.capacity))
 
     def _start(self, start):
         head = self._head()
@@ -591,9 +599,8 @@ class Ring:
         start = operator.index(start)
         return start if start >= 0 else max(0, head + start)
 
-    def _follow(self, cursor, batch, timeout, poll):
+    def _follow(self, cursor, batch, idle):
         lost = skipped = misses = 0
-        idle = _Idle(self, timeout, poll)
         while True:
             state = self._load(_format.STATE)  # before head: no row comes after the closing
             head = self._head()
@@ -611,7 +618,9 @@ class Ring:
                 if whole < end:
                     idle.over()
             elif state == 0 and idle.wait():
-                continue
+                if idle.asynchronous:
+                    idle.head = head
+                    yield None
             else:
                 break
         if lost or skipped:
@@ -630,7 +639,9 @@ class Ring:
 
 
 class _Idle:
-    """The waiting of follow(): longer and longer sleeps, as no observer can ask to be woken."""
+    """The waiting of follow(): longer and longer sleeps, as it may not ask to be woken."""
+
+    asynchronous = False
 
     def __init__(self, ring, timeout, poll):
         self.ring, self.timeout, self.poll, self.fate = ring, timeout, poll, None
