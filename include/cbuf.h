@@ -233,7 +233,7 @@ enum cbuf_on_full {
     CBUF_OVERWRITE = 0,
     CBUF_BLOCK = 1,
     CBUF_DROP_NEWEST = 2,
-    CBUF_SPILL = 3 /* to the file of a cbuf_log; CBUF_ENOSPILL while there is none */
+    CBUF_SPILL = 3 /* to the file of a cbuf_log; CBUF_ENOSPILL while there is none; one producer */
 };
 enum cbuf_existing {
     CBUF_RESUME = 0,  /* continue a ring of the same make; otherwise CBUF_EMISMATCH */
@@ -2576,6 +2576,8 @@ CBUF__SLOW int cbuf__resolve_options(cbuf_ring *ring, const cbuf_options *option
     if (o->producers > 1 && (o->layout != CBUF_NUMBERED || o->locked || o->capacity > 1u << 30))
         return cbuf__fail(ring, CBUF_EINVAL,
             "many producers need the numbered layout, no lock, and a capacity of at most 2^30");
+    if (o->producers > 1 && o->on_full == CBUF_SPILL)
+        return cbuf__fail(ring, CBUF_EINVAL, "only a ring with one producer can spill");
     bool known = o->layout <= CBUF_DENSE && o->on_full <= CBUF_SPILL &&
         o->existing <= CBUF_NEW && o->block_ns >= 0 && o->demote_ns >= 0;
     return known ? 0 : cbuf__fail(ring, CBUF_EINVAL,

@@ -34,6 +34,7 @@
  *   - Rows go in as the caller has them, with their padding. cbuf_claim is refused (CBUF_ELOGGED).
  *   - What was written to a ring without its log is not in the log, and is no error.
  *   - The checksum finds damage, not malice: who may write the file may put rows into the ring.
+ *   - Only a ring with one producer can have a log, or spill (CBUF_EINVAL).
  *
  * WHAT HOLDS
  *
@@ -166,9 +167,10 @@ typedef struct cbuf_log { /* private; it stays where it was opened, as a ring's 
 /* Opens the log of a ring that this handle produces into, and continues it: cuts what is not whole,
  * and begins to move what is not in the ring yet. From then on the ring's writes go through it.
  * `options` may be NULL. 0, or an error: CBUF_EROLE; CBUF_EINVAL, also for a log that would do
- * nothing (on_full is not CBUF_SPILL, and not every_row); CBUF_EMISMATCH: it holds another ring's
- * rows; CBUF_EBUSY: another handle has it; CBUF_EFORMAT: it is no log, or begins beyond head. After
- * an error the file is as it was, and cbuf_log_error tells why. */
+ * nothing (on_full is not CBUF_SPILL, and not every_row), and for a ring of many producers;
+ * CBUF_EMISMATCH: it holds another ring's rows; CBUF_EBUSY: another handle has it; CBUF_EFORMAT: it
+ * is no log, or begins beyond head. After an error the file is as it was, and cbuf_log_error tells
+ * why. */
 static inline int cbuf_log_open(
     cbuf_log *log, cbuf_ring *ring, const cbuf_log_options *options);
 
@@ -905,6 +907,7 @@ CBUF__SLOW int cbuf_log__resolve(
     if (error) return cbuf__fail(file, error, "the ring");
     if (!ring->producer) return cbuf__fail(file, CBUF_EROLE, "open a log");
     if (ring->hook) return cbuf__fail(file, CBUF_EBUSY, "the ring has a log");
+    if (ring->many) return cbuf__fail(file, CBUF_EINVAL, "the ring is one for many producers");
     if (!o->every_row && ring->options.on_full != CBUF_SPILL)
         return cbuf__fail(file, CBUF_EINVAL, "on_full is not CBUF_SPILL, and not every_row");
     if (o->existing > CBUF_NEW || o->at_limit > CBUF_LOG_WAIT || o->block_ns < 0 || o->sync_ns < -1)
