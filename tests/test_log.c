@@ -1470,22 +1470,6 @@ static void what_cannot_be_is_refused_with_a_reason(void **state)
     cbuf_close(&second);
     cbuf_close(&reader);
 }
-static void a_ring_of_many_producers_neither_spills_nor_has_a_log(void **state)
-{
-    (void)state;
-    const char *name = new_name();
-    cbuf_ring ring;
-    cbuf_log log;
-    cbuf_options options = ring_options(name, SHARED_TAIL, CBUF_SPILL);
-    options.producers = 2;
-    CHECK_IS(cbuf_create(&ring, &options), CBUF_EINVAL);
-    CHECK(strstr(cbuf_error(&ring), "one producer"));
-    options.on_full = CBUF_BLOCK;
-    CHECK_IS(cbuf_create(&ring, &options), 0);
-    CHECK_IS(open_with(&log, &ring, log_options(new_path(), true)), CBUF_EINVAL);
-    CHECK(strstr(cbuf_log_error(&log), "many producers"));
-    cbuf_close(&ring);
-}
 static void only_a_log_is_replaced(void **state)
 {
     (void)state;
@@ -1581,7 +1565,6 @@ int main(void)
         TEST(a_spill_that_was_deleted_is_missed),
         TEST(a_ring_is_removed_with_its_spill_and_without_its_log),
         TEST(what_cannot_be_is_refused_with_a_reason),
-        TEST(a_ring_of_many_producers_neither_spills_nor_has_a_log),
         TEST(only_a_log_is_replaced),
         TEST(a_log_that_is_ahead_of_its_ring_is_refused_and_kept),
         TEST(a_forked_child_cannot_use_it),
