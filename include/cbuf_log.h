@@ -1322,8 +1322,9 @@ CBUF__SLOW int cbuf_log__open_existing(cbuf_log *log, bool *replace)
     if (error) return error;
     bool same = scan->id == cbuf_log__id_of(log->ring) && scan->row_bytes == log->ring->row_bytes &&
         log->options.every_row == (scan->flags == CBUF__LOG_EVERY_ROW);
-    *replace = !same && bytes == scan->header_bytes;
+    *replace = !same && bytes == scan->header_bytes && log->alone;
     if (same || *replace) return 0;
+    if (!log->alone) return cbuf__fail(&scan->file, CBUF_EBUSY, "another ring's producers have it");
     return cbuf__fail(&scan->file, CBUF_EMISMATCH,
         "it holds rows of another ring, or was made with another every_row: replay or remove it");
 }

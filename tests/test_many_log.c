@@ -28,7 +28,7 @@ static ssize_t write_in_halves(int fd, const struct iovec *parts, int n, off_t a
 
 /* ---- rows: whose they are, and which of his ---- */
 
-enum { CAPACITY = 16, LIVES = 1 << 16, MOST = 64 };
+enum { CAPACITY = 16, LIVES = 1 << 16, MOST = 64, KEPT = 1 << 16 };
 
 struct row {
     uint64_t life, number, check;
@@ -50,6 +50,12 @@ static struct row row_of(uint64_t life, uint64_t number)
     return made;
 }
 
+static bool is_same(const struct row *a, const struct row *b)
+{
+    return a->life == b->life && a->number == b->number && a->check == b->check &&
+        a->tail == b->tail;
+}
+
 /* What a producer, from its start to its end, has tried to write, and what was taken. */
 struct life {
     uint64_t attempted, confirmed;
@@ -58,7 +64,7 @@ struct stage { /* shared by all processes */
     char name[64], path[128];
     bool in_place, every_row;
     int on_full;
-    uint64_t max_bytes, lives, countdown, seed, total, episodes, appended;
+    uint64_t capacity, max_bytes, lives, countdown, seed, total, episodes, appended;
     struct cue ready, go;
     struct life life[LIVES];
 };
@@ -91,7 +97,7 @@ static cbuf_options ring_options(const struct stage *stage)
     cbuf_options options;
     memset(&options, 0, sizeof options);
     options.name = stage->name;
-    options.capacity = CAPACITY;
+    options.capacity = stage->capacity ? stage->capacity : CAPACITY;
     options.reserve_step = 2;
     options.columns = row_columns;
     options.column_count = 4;
@@ -150,7 +156,8 @@ struct follower {
     cbuf_reader reader;
     uint64_t rows;
     uint64_t next[LIVES];
-    struct row *kept; /* NULL, or all rows in their order */
+    struct row kept[KEPT]; /* the first of all rows, and their numbers in the ring */
+    uint64_t sequence[KEPT];
 };
 static void follow_from(struct follower *follower, struct stage *stage)
 {
@@ -174,7 +181,10 @@ static int64_t follow(struct follower *follower, uint32_t n)
         struct row wanted = row_of(rows[k].life, follower->next[rows[k].life]++);
         CHECK_IS(rows[k].number, wanted.number);
         CHECK(rows[k].check == wanted.check && rows[k].tail == wanted.tail);
-        if (follower->kept) follower->kept[follower->rows] = rows[k];
+        if (follower->rows < KEPT) {
+            follower->kept[follower->rows] = rows[k];
+            follower->sequence[follower->rows] = cbuf_first(&follower->reader) + (uint64_t)k;
+        }
         follower->rows++;
     }
     return got;
@@ -207,6 +217,28 @@ static void drain(struct producer *p, struct follower *follower)
     cbuf__sweep_dead(&p->ring); /* what was claimed and is in no file; a reader's wait does it too */
     follow_to_end(follower);
     CHECK_IS(cbuf_log_stats_get(&p->log).pending, 0);
+}
+/* A log of every row has those that came from producers with a log, and no others: under the same
+ * numbers. */
+static void check_log(const struct follower *follower, const bool *without_log)
+{
+    cbuf_log_scan scan;
+    const void *at;
+    uint64_t first, k = 0;
+    CHECK(follower->rows <= KEPT);
+    CHECK_IS(cbuf_log_scan_open(&scan, follower->stage->path), 0);
+    for (int64_t n; (n = cbuf_log_next(&scan, &at, &first, NULL)) > 0;) {
+        const struct row *row = (const struct row *)at;
+        for (int64_t i = 0; i < n; i++, k++) {
+            while (without_log && k < follower->rows && without_log[follower->kept[k].life]) k++;
+            CHECK(k < follower->rows);
+            CHECK_IS(follower->sequence[k], first + (uint64_t)i);
+            CHECK(is_same(&row[i], &follower->kept[k]));
+        }
+    }
+    while (without_log && k < follower->rows && without_log[follower->kept[k].life]) k++;
+    CHECK_IS(k, follower->rows);
+    cbuf_log_scan_close(&scan);
 }
 static uint64_t size_of(const char *path)
 {
@@ -241,7 +273,7 @@ static int produce_many(void *argument)
         if (n > left) n = (uint32_t)left;
         produce(&p, n);
         left -= n;
-        if (chance / 64 % 16 == 0) cbuf_log_drain(&p.log, 20000);
+        if (chance / 64 % 16 == 0) cbuf_log_drain(&p.log, chance / 2048 % 2 ? 20000 : CBUF_FOREVER);
         if (chance / 1024 % 256 == 0) { /* leaves, and comes again as another */
             add_up(&p);
             CHECK_IS(cbuf_log_close(&p.log), 0);
@@ -296,9 +328,13 @@ static void play(bool threads, int on_full, bool every_row, bool in_place, uint3
         else CHECK_IS(finish(process[k]), 0);
     }
     check_lives(follower);
-    print_message("%u: episodes: %llu, rows in the file: %llu\n", count, (unsigned long long)stage->episodes,
-        (unsigned long long)stage->appended);
-    if (!every_row) CHECK_IS(size_of(stage->path), UINT64_MAX); /* the last one took it away */
+    print_message("%u producers: %llu episodes, %llu rows in the file\n", count,
+        (unsigned long long)stage->episodes, (unsigned long long)stage->appended);
+    if (every_row) check_log(follower, NULL);
+    else CHECK_IS(size_of(stage->path), UINT64_MAX); /* the last one took it away */
+    cbuf_stats stats;
+    CHECK_IS(cbuf_stats_get(&follower->ring, &stats), 0);
+    CHECK_IS(stats.dropped + stats.aborted + stats.spilled, 0);
     end_follower(follower);
     CHECK_IS(cbuf_remove(stage->name), 0);
     free(follower);
@@ -367,21 +403,26 @@ static bool hear(struct stage *stage)
     }
 }
 /* One without a log sweeps; it is let in if nothing is in the file only. */
-static void meddle(struct stage *stage)
+static uint64_t meddle(struct stage *stage)
 {
     static struct producer p;
     join_ring(&p, stage);
     int64_t put = try_produce(&p, 1);
     CHECK(put == 1 || put == CBUF_ENOSPILL);
     cbuf_close(&p.ring);
+    return p.life;
 }
 static void one_may_die_at_any_operation_while_others_live(void **state)
 {
-    static const struct { int on_full; bool every_row, in_place, alone; uint32_t stride; } kinds[] = {
-        { CBUF_SPILL, false, false, false, 1 }, { CBUF_SPILL, false, true, true, 2 },
-        { CBUF_SPILL, true, false, false, 3 }, { CBUF_BLOCK, true, false, false, 3 },
-        { CBUF_SPILL, true, true, true, 5 } };
+    static const struct {
+        int on_full;
+        bool every_row, in_place, alone;
+        uint32_t stride, backlog; /* rows in the file at the start: enough for holes in it */
+    } kinds[] = { { CBUF_SPILL, false, false, false, 1, 0 }, { CBUF_SPILL, false, true, true, 2, 0 },
+        { CBUF_SPILL, true, false, false, 3, 0 }, { CBUF_BLOCK, true, false, false, 3, 0 },
+        { CBUF_SPILL, true, true, true, 5, 0 }, { CBUF_SPILL, false, false, false, 3, 300 } };
     uint64_t deaths = 0, waiting = 0;
+    static bool without_log[LIVES];
     (void)state;
     for (size_t k = 0; k < sizeof kinds / sizeof kinds[0]; k++) {
         struct stage *stage = new_stage(kinds[k].on_full, kinds[k].every_row);
@@ -389,15 +430,18 @@ static void one_may_die_at_any_operation_while_others_live(void **state)
         int ended = -SIGKILL;
         stage->in_place = kinds[k].in_place;
         if (!stage->every_row) stage->max_bytes = 8192 + 6400; /* a mark for each 800 bytes */
+        if (kinds[k].backlog) stage->capacity = 256, stage->max_bytes = 8192 + 32000;
+        memset(without_log, 0, sizeof without_log);
         join_with_log(&p, stage);
         struct follower *follower = new_follower(stage);
         uint32_t stride = kinds[k].stride * (CHECK_SANITIZED || is_emulated() ? 16 : 1);
         for (stage->countdown = 1; ended != 0; stage->countdown += stride) {
+            for (uint32_t n = 0; n < kinds[k].backlog; n += 50) produce(&p, 50);
             if (kinds[k].alone) cbuf_close(&p.ring);
             pid_t child = start(live_as_victim, stage);
             for (uint32_t n = 3; hear(stage); n += 5) {
                 if (!kinds[k].alone && stage->on_full == CBUF_SPILL) produce(&p, 3);
-                if (stage->on_full == CBUF_SPILL) follow(follower, n);
+                if (stage->on_full == CBUF_SPILL && !kinds[k].backlog) follow(follower, n);
                 else follow_to_end(follower);
                 give_cue(&stage->go);
             }
@@ -405,7 +449,7 @@ static void one_may_die_at_any_operation_while_others_live(void **state)
             CHECK(ended == 0 || ended == -SIGKILL);
             deaths += ended != 0;
             waiting += cbuf__claimed(&follower->ring) != cbuf_head(&follower->ring);
-            if (stage->countdown % 2) meddle(stage);
+            if (stage->countdown % 2) without_log[meddle(stage)] = true;
             if (stage->on_full != CBUF_SPILL) follow_to_end(follower);
             if (kinds[k].alone) join_with_log(&p, stage);
             produce(&p, 2);
@@ -414,6 +458,7 @@ static void one_may_die_at_any_operation_while_others_live(void **state)
             CHECK_IS(cbuf__claimed(&p.ring), cbuf_head(&p.ring));
         }
         CHECK(stage->countdown > 100);
+        if (stage->every_row) check_log(follower, without_log);
         cbuf_close(&p.ring);
         end_follower(follower);
         CHECK_IS(cbuf_remove(stage->name), 0);
@@ -488,6 +533,7 @@ static void random_deaths_lose_and_double_no_row(void **state)
         drain(&p, follower);
         check_lives(follower);
         CHECK_IS(cbuf__claimed(&p.ring), cbuf_head(&p.ring));
+        if (stage->every_row && follower->rows <= KEPT) check_log(follower, NULL);
         rows += follower->rows;
         skipped += cbuf_skipped(&follower->reader);
         cbuf_close(&p.ring);
@@ -500,6 +546,200 @@ static void random_deaths_lose_and_double_no_row(void **state)
         (unsigned long long)rows, (unsigned long long)skipped);
 }
 
+/* ---- together ---- */
+
+static void a_log_of_every_row_is_replayed_in_the_rings_order(void **state)
+{
+    (void)state;
+    struct stage *stage = new_stage(CBUF_OVERWRITE, true);
+    struct producer *some = (struct producer *)calloc(3, sizeof *some);
+    static struct row rows[MOST];
+    uint64_t seed = 12, total = 0, first;
+    cbuf_ring copy;
+    cbuf_log_report report;
+    CHECK(some != NULL);
+    stage->capacity = 256;
+    for (uint32_t k = 0; k < 3; k++) join_with_log(&some[k], stage);
+    struct follower *follower = new_follower(stage);
+    for (uint32_t n; total < 3000; total += n) {
+        uint64_t chance = next_random(&seed);
+        n = 1 + (uint32_t)(chance / 4 % 40);
+        produce(&some[chance % 3], n);
+        follow_to_end(follower);
+    }
+    CHECK_IS(follower->rows, total);
+    check_log(follower, NULL);
+    cbuf_options options = ring_options(stage);
+    options.name = new_name();
+    options.columns = NULL;
+    options.column_count = 0;
+    CHECK_IS(cbuf_log_replay(stage->path, &copy, &options, &report), total);
+    CHECK(!report.why && report.rows == total);
+    CHECK_IS(cbuf_snapshot(&copy, rows, MOST, &first), MOST);
+    for (uint64_t k = 0; k < MOST; k++)
+        CHECK(is_same(&rows[k], &follower->kept[first + k]));
+    cbuf_close(&copy);
+    for (uint32_t k = 0; k < 3; k++) CHECK_IS(cbuf_log_close(&some[k].log), 0);
+    for (uint32_t k = 0; k < 30; k++) produce(&some[k % 3], 1 + k % 5); /* and on without */
+    for (uint32_t k = 0; k < 3; k++) cbuf_close(&some[k].ring);
+    follow_to_end(follower);
+    check_lives(follower);
+    end_follower(follower);
+    free(follower);
+    free(some);
+    end_stage(stage);
+}
+static void who_has_no_log_waits_for_the_end_of_an_episode(void **state)
+{
+    (void)state;
+    struct stage *stage = new_stage(CBUF_SPILL, false);
+    static struct producer with, without;
+    cbuf_stats stats;
+    join_with_log(&with, stage);
+    join_ring(&without, stage);
+    struct follower *follower = new_follower(stage);
+    produce(&without, 6);
+    produce(&with, 20);
+    CHECK_IS(try_produce(&without, 1), CBUF_ENOSPILL);
+    CHECK_IS(cbuf_stats_get(&without.ring, &stats), 0);
+    CHECK(stats.spilled == 10 && stats.written == CAPACITY && stats.dropped == 0);
+    CHECK_IS(cbuf_log_stats_get(&with.log).pending, 10);
+    follow_to_end(follower);
+    CHECK_IS(try_produce(&without, 1), CBUF_ENOSPILL); /* they are not moved yet */
+    drain(&with, follower);
+    produce(&without, 3);
+    produce(&with, 3);
+    CHECK_IS(cbuf_log_close(&with.log), 0);
+    produce(&with, 3);
+    produce(&without, 3);
+    follow_to_end(follower);
+    check_lives(follower);
+    cbuf_close(&with.ring);
+    cbuf_close(&without.ring);
+    end_follower(follower);
+    free(follower);
+    end_stage(stage);
+}
+static int open_with(struct producer *p, cbuf_log_options options)
+{
+    struct traces before;
+    traces_now(&before);
+    int error = cbuf_log_open(&p->log, &p->ring, &options);
+    CHECK(error < 0 && *cbuf_log_error(&p->log) && !p->ring.hook);
+    check_traces(&before, 64, cbuf_log_error(&p->log));
+    return error;
+}
+static void all_have_the_same_file(void **state)
+{
+    (void)state;
+    struct stage *stage = new_stage(CBUF_SPILL, false), *other = new_stage(CBUF_SPILL, false);
+    static struct producer p, q, foreign;
+    cbuf_log_options options = log_options(stage), bad = options;
+    join_with_log(&p, stage);
+    join_ring(&q, stage);
+    bad.path = new_path();
+    CHECK_IS(open_with(&q, bad), CBUF_EBUSY);
+    CHECK(strstr(cbuf_log_error(&q.log), "another log"));
+    bad.every_row = true;
+    CHECK_IS(open_with(&q, bad), CBUF_EBUSY);
+    bad = options, bad.existing = CBUF_REPLACE;
+    CHECK_IS(open_with(&q, bad), CBUF_EBUSY);
+    bad = options, bad.existing = CBUF_NEW;
+    CHECK_IS(open_with(&q, bad), CBUF_EEXIST);
+    join_ring(&foreign, other); /* another ring's: there is nothing in it, but it is in use */
+    CHECK(open_with(&foreign, options) == CBUF_EBUSY);
+    CHECK_IS(cbuf_log_open(&q.log, &q.ring, &options), 0);
+    CHECK_IS(cbuf_log_close(&p.log), 0);
+    CHECK(size_of(stage->path) != UINT64_MAX); /* q has it */
+    CHECK_IS(cbuf_log_close(&q.log), 0);
+    CHECK_IS(size_of(stage->path), UINT64_MAX);
+    bad.existing = CBUF_REPLACE;
+    CHECK_IS(cbuf_log_open(&q.log, &q.ring, &bad), 0);
+    cbuf_close(&p.ring);
+    cbuf_close(&q.ring);
+    cbuf_close(&foreign.ring);
+    end_stage(stage);
+    end_stage(other);
+}
+static void at_its_limit_rows_are_refused_and_counted(void **state)
+{
+    (void)state;
+    struct stage *stage = new_stage(CBUF_SPILL, false);
+    static struct producer p, q;
+    cbuf_stats stats;
+    uint64_t refused = 0;
+    cbuf_log_options options = log_options(stage);
+    options.max_bytes = 8192 + 24 * 5 + 40 * sizeof(struct row);
+    options.at_limit = CBUF_LOG_REFUSE;
+    join_ring(&p, stage);
+    join_ring(&q, stage);
+    CHECK_IS(cbuf_log_open(&p.log, &p.ring, &options), 0);
+    CHECK_IS(cbuf_log_open(&q.log, &q.ring, &options), 0);
+    struct follower *follower = new_follower(stage);
+    for (uint32_t k = 0; k < 20; k++) {
+        int64_t put = try_produce(k % 2 ? &p : &q, 10);
+        CHECK(put >= 0);
+        refused += 10 - (uint64_t)put;
+        struct life *life = &stage->life[k % 2 ? p.life : q.life];
+        life->attempted = life->confirmed;
+    }
+    CHECK(refused >= 200 - CAPACITY - 45 && refused <= 200 - CAPACITY - 40);
+    CHECK_IS(cbuf_stats_get(&p.ring, &stats), 0);
+    CHECK_IS(stats.dropped, refused);
+    drain(&q, follower);
+    CHECK_IS(follower->rows + refused, 200);
+    produce(&p, 10);
+    drain(&p, follower);
+    check_lives(follower);
+    cbuf_close(&p.ring);
+    cbuf_close(&q.ring);
+    end_follower(follower);
+    free(follower);
+    end_stage(stage);
+}
+static void damage_while_it_is_open_is_counted_and_stops_nobody(void **state)
+{
+    (void)state;
+    for (int kind = 0; kind < 3; kind++) {
+        struct stage *stage = new_stage(CBUF_SPILL, false);
+        static struct producer p, q;
+        cbuf_stats stats;
+        char byte = 'x';
+        join_with_log(&p, stage);
+        join_with_log(&q, stage);
+        struct follower *follower = new_follower(stage);
+        for (uint32_t k = 0; k < 6; k++) produce(k % 2 ? &p : &q, 10);
+        int fd = open(stage->path, O_WRONLY | O_CLOEXEC);
+        if (kind == 0) CHECK_IS(ftruncate(fd, (off_t)size_of(stage->path) - 100), 0);
+        if (kind == 1) CHECK_IS(pwrite(fd, &byte, 1, 8192 + 24 + 14 * 40 + 24 + 30), 1);
+        if (kind == 2) CHECK_IS(pwrite(fd, &byte, 1, 4096 + 1024 + 20), 1); /* the notes */
+        close(fd);
+        do {
+            follow_to_end(follower);
+            CHECK_IS(cbuf_log_drain(&q.log, 0) >= 0, 1);
+        } while (cbuf_log_drain(&p.log, 0) == 0);
+        follow_to_end(follower);
+        CHECK_IS(cbuf_stats_get(&p.ring, &stats), 0);
+        CHECK_IS(stats.aborted + stats.spilled, 0);
+        CHECK_IS(follower->rows + stats.dropped, 60);
+        CHECK(kind == 2 ? stats.dropped == 0 : stats.dropped > 0);
+        memset(follower->next, 0, sizeof follower->next);
+        uint64_t before = follower->rows;
+        for (uint32_t k = 0; k < 2; k++) { /* they go on, as new ones */
+            struct producer *one = k ? &p : &q;
+            one->life = stage->lives++;
+            produce(one, 30);
+        }
+        drain(&p, follower);
+        CHECK_IS(follower->rows, before + 60);
+        cbuf_close(&p.ring);
+        cbuf_close(&q.ring);
+        end_follower(follower);
+        free(follower);
+        end_stage(stage);
+    }
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, scene_begin, scene_end)
 
 int main(void)
@@ -510,6 +750,11 @@ int main(void)
         TEST(threads_and_processes_log_every_row),
         TEST(one_may_die_at_any_operation_while_others_live),
         TEST(random_deaths_lose_and_double_no_row),
+        TEST(a_log_of_every_row_is_replayed_in_the_rings_order),
+        TEST(who_has_no_log_waits_for_the_end_of_an_episode),
+        TEST(all_have_the_same_file),
+        TEST(at_its_limit_rows_are_refused_and_counted),
+        TEST(damage_while_it_is_open_is_counted_and_stops_nobody),
     };
     const char *kills = getenv("CBUF_MANY_LOG_KILLS");
     scene_open(300 + (unsigned)((kills ? strtoull(kills, NULL, 10) : 0) / 5));
