@@ -34,7 +34,7 @@
  *   - Rows go in as the caller has them, with their padding. cbuf_claim is refused (CBUF_ELOGGED).
  *   - What was written to a ring without its log is not in the log, and is no error.
  *   - The checksum finds damage, not malice: who may write the file may put rows into the ring.
- *   - Only a ring with one producer can have a log, or spill (CBUF_EINVAL).
+ *   - Several producers that log every row wait for one another at each call: see below.
  *
  * WHAT HOLDS
  *
@@ -85,9 +85,25 @@
  *   A log that begins beyond head (the ring went back, as a ring on a disk may after a power
  *   failure) is refused and left as it is: its numbers are not this ring's any more; replay it.
  *
- * For several producers: cbuf__spill_begin and cbuf__spill_end in cbuf.h are the only places where
- * the ring learns of an episode; the lock on the file's first byte, here held from open to close,
- * is what they would take for each change, and cbuf_log_next what they would catch up with.
+ * SEVERAL PRODUCERS of one ring, in a file, each open the same log, with the same every_row. Outside
+ * of an episode rows go straight into the ring, as without a log. For all else, and with every_row
+ * for each call, a producer takes the lock of the file's first byte for the length of its call: one
+ * that is stopped there (not dead) holds up all who need the file, also in cbuf_log_open and _close.
+ *
+ *   - While an episode lasts the top bit of the ring's `claim` is set, and nobody but the lock's
+ *     holder claims rows (section [many] of cbuf.h). The others append: so each producer's rows are
+ *     in its order, and all in one. With every_row a call is an episode: the bit, append, move.
+ *   - Who gives the lock back leaves notes behind the marks, with a checksum: where the records end
+ *     and what has been moved. Who gets it next believes them, reads what stands behind that end
+ *     (somebody died there), and cuts what is not whole.
+ *   - Rows that a dead mover had claimed and not published stay in its pen, for readers to wait for;
+ *     the next who gets the lock writes them again from the file. If none lives it is the next one
+ *     to open the log; a reader waits until then, and no row of the file is lost.
+ *   - A producer without the log gets CBUF_ENOSPILL while the bit is set: let all open it.
+ *   - Rows of an OVERWRITE or BLOCK ring with every_row that meet a producer without a log in the
+ *     middle of its own rows wait, in naps of 50 us.
+ *   - The last one to close a spill removes its file. CBUF_EBUSY: others have another log, or this
+ *     one (CBUF_REPLACE). A ring of several producers in memory has no log.
  *
  * SECTIONS  [api] [format] [scan] [append] [move] [many] [write] [open] [replay]
  *
@@ -169,9 +185,9 @@ typedef struct cbuf_log { /* private; it stays where it was opened, as a ring's 
 /* Opens the log of a ring that this handle produces into, and continues it: cuts what is not whole,
  * and begins to move what is not in the ring yet. From then on the ring's writes go through it.
  * `options` may be NULL. 0, or an error: CBUF_EROLE; CBUF_EINVAL, also for a log that would do
- * nothing (on_full is not CBUF_SPILL, and not every_row), and for a ring of many producers;
- * CBUF_EMISMATCH: it holds another ring's rows; CBUF_EBUSY: another handle has it; CBUF_EFORMAT: it
- * is no log, or begins beyond head. After an error the file is as it was, and cbuf_log_error tells
+ * nothing (on_full is not CBUF_SPILL, and not every_row); CBUF_EMISMATCH: it holds another ring's
+ * rows; CBUF_EBUSY: another has it, or the ring's other producers have another; CBUF_EFORMAT: it is
+ * no log, or begins beyond head. After an error the file is as it was, and cbuf_log_error tells
  * why. */
 static inline int cbuf_log_open(
     cbuf_log *log, cbuf_ring *ring, const cbuf_log_options *options);
@@ -1415,6 +1431,7 @@ static inline int cbuf_log_close(cbuf_log *log)
             error = cbuf_log_sync(log);
         cbuf_log__detach(log);
         if (done) unlink(log->scan.file.path);
+        cbuf_log_scan_close(&log->scan); /* before another looks whether it is the last one */
         if (ring->many) cbuf__store_release(&ring->pen->log, 0);
         cbuf_log__gather(ring, CBUF__UNLOCK);
     }

@@ -245,6 +245,11 @@ static uint64_t size_of(const char *path)
     struct stat file;
     return stat(path, &file) ? UINT64_MAX : (uint64_t)file.st_size;
 }
+static uint64_t blocks_of(const char *path)
+{
+    struct stat file;
+    return stat(path, &file) ? 0 : (uint64_t)file.st_blocks;
+}
 static struct follower *new_follower(struct stage *stage)
 {
     struct follower *follower = (struct follower *)calloc(1, sizeof *follower);
@@ -286,6 +291,12 @@ static int produce_many(void *argument)
     return 0;
 }
 static void *run_thread(void *stage) { return produce_many(stage), (void *)NULL; }
+static struct producer founder; /* makes the ring */
+static int run_process(void *stage)
+{
+    cbuf_close(&founder.ring); /* or its locks live on here */
+    return produce_many(stage);
+}
 
 /* Reads, now slowly and now fast, until `total` rows came; a producer moves what others left. */
 static void follow_all(struct follower *follower, uint64_t total)
@@ -310,18 +321,17 @@ static void follow_all(struct follower *follower, uint64_t total)
 static void play(bool threads, int on_full, bool every_row, bool in_place, uint32_t count)
 {
     struct stage *stage = new_stage(on_full, every_row);
-    struct producer first;
     pthread_t thread[4];
     pid_t process[4];
     stage->in_place = in_place;
     stage->total = CHECK_SANITIZED || is_emulated() ? 300 : 2000;
-    join_with_log(&first, stage);
+    join_with_log(&founder, stage);
     struct follower *follower = new_follower(stage);
     for (uint32_t k = 0; k < count; k++) {
         if (threads) CHECK_IS(pthread_create(&thread[k], NULL, run_thread, stage), 0);
-        else process[k] = start(produce_many, stage);
+        else process[k] = start(run_process, stage);
     }
-    cbuf_close(&first.ring);
+    cbuf_close(&founder.ring);
     follow_all(follower, count * stage->total);
     for (uint32_t k = 0; k < count; k++) {
         if (threads) CHECK_IS(pthread_join(thread[k], NULL), 0);
@@ -420,19 +430,24 @@ static void one_may_die_at_any_operation_while_others_live(void **state)
         uint32_t stride, backlog; /* rows in the file at the start: enough for holes in it */
     } kinds[] = { { CBUF_SPILL, false, false, false, 1, 0 }, { CBUF_SPILL, false, true, true, 2, 0 },
         { CBUF_SPILL, true, false, false, 3, 0 }, { CBUF_BLOCK, true, false, false, 3, 0 },
-        { CBUF_SPILL, true, true, true, 5, 0 }, { CBUF_SPILL, false, false, false, 3, 300 } };
-    uint64_t deaths = 0, waiting = 0;
+        { CBUF_SPILL, true, true, true, 5, 0 }, { CBUF_SPILL, false, false, false, 3, 550 } };
+    uint64_t deaths = 0, waiting = 0, holes = 0;
     static bool without_log[LIVES];
     (void)state;
     for (size_t k = 0; k < sizeof kinds / sizeof kinds[0]; k++) {
         struct stage *stage = new_stage(kinds[k].on_full, kinds[k].every_row);
-        static struct producer p;
+        static struct producer p, q;
         int ended = -SIGKILL;
         stage->in_place = kinds[k].in_place;
         if (!stage->every_row) stage->max_bytes = 8192 + 6400; /* a mark for each 800 bytes */
-        if (kinds[k].backlog) stage->capacity = 256, stage->max_bytes = 8192 + 32000;
+        if (kinds[k].backlog) { /* where there can be holes in a file */
+            stage->capacity = 256;
+            stage->max_bytes = 8192 + 32000;
+            snprintf(stage->path, sizeof stage->path, "%s", file_of(new_name(), ".file"));
+        }
         memset(without_log, 0, sizeof without_log);
         join_with_log(&p, stage);
+        if (kinds[k].backlog) join_with_log(&q, stage);
         struct follower *follower = new_follower(stage);
         uint32_t stride = kinds[k].stride * (CHECK_SANITIZED || is_emulated() ? 16 : 1);
         for (stage->countdown = 1; ended != 0; stage->countdown += stride) {
@@ -449,17 +464,22 @@ static void one_may_die_at_any_operation_while_others_live(void **state)
             CHECK(ended == 0 || ended == -SIGKILL);
             deaths += ended != 0;
             waiting += cbuf__claimed(&follower->ring) != cbuf_head(&follower->ring);
+            uint64_t blocks = size_of(stage->path) / 512;
+            holes += size_of(stage->path) != UINT64_MAX && blocks_of(stage->path) < blocks;
             if (stage->countdown % 2) without_log[meddle(stage)] = true;
             if (stage->on_full != CBUF_SPILL) follow_to_end(follower);
             if (kinds[k].alone) join_with_log(&p, stage);
+            if (kinds[k].backlog) produce(&q, 2); /* who has to believe the notes */
             produce(&p, 2);
             drain(&p, follower);
             check_lives(follower);
             CHECK_IS(cbuf__claimed(&p.ring), cbuf_head(&p.ring));
         }
         CHECK(stage->countdown > 100);
+        if (kinds[k].backlog) CHECK(holes > 10);
         if (stage->every_row) check_log(follower, without_log);
         cbuf_close(&p.ring);
+        if (kinds[k].backlog) cbuf_close(&q.ring);
         end_follower(follower);
         CHECK_IS(cbuf_remove(stage->name), 0);
         free(follower);
@@ -647,7 +667,9 @@ static void all_have_the_same_file(void **state)
     bad = options, bad.existing = CBUF_NEW;
     CHECK_IS(open_with(&q, bad), CBUF_EEXIST);
     join_ring(&foreign, other); /* another ring's: there is nothing in it, but it is in use */
-    CHECK(open_with(&foreign, options) == CBUF_EBUSY);
+    CHECK_IS(open_with(&foreign, options), CBUF_EBUSY);
+    bad = options, bad.existing = CBUF_REPLACE;
+    CHECK_IS(open_with(&foreign, bad), CBUF_EBUSY);
     CHECK_IS(cbuf_log_open(&q.log, &q.ring, &options), 0);
     CHECK_IS(cbuf_log_close(&p.log), 0);
     CHECK(size_of(stage->path) != UINT64_MAX); /* q has it */
