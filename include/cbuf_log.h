@@ -85,10 +85,10 @@
  *   A log that begins beyond head (the ring went back, as a ring on a disk may after a power
  *   failure) is refused and left as it is: its numbers are not this ring's any more; replay it.
  *
- * SEVERAL PRODUCERS of one ring, in a file, each open the same log, with the same every_row. Outside
- * of an episode rows go straight into the ring, as without a log. For all else, and with every_row
- * for each call, a producer takes the lock of the file's first byte for the length of its call: one
- * that is stopped there (not dead) holds up all who need the file, also in cbuf_log_open and _close.
+ * SEVERAL PRODUCERS of one ring each open the same log, with the same every_row. Outside of an
+ * episode rows go straight into the ring, as without a log. For all else, and with every_row for
+ * each call, a producer takes the lock of the file's first byte for the length of its call: one who
+ * is stopped there (not dead) holds up all who need the file, also in cbuf_log_open and _close.
  *
  *   - While an episode lasts the top bit of the ring's `claim` is set, and nobody but the lock's
  *     holder claims rows (section [many] of cbuf.h). The others append: so each producer's rows are
@@ -96,9 +96,9 @@
  *   - Who gives the lock back leaves notes behind the marks, with a checksum: where the records end
  *     and what has been moved. Who gets it next believes them, reads what stands behind that end
  *     (somebody died there), and cuts what is not whole.
- *   - Rows that a dead mover had claimed and not published stay in its pen, for readers to wait for;
- *     the next who gets the lock writes them again from the file. If none lives it is the next one
- *     to open the log; a reader waits until then, and no row of the file is lost.
+ *   - Rows that a dead mover had claimed and not published stay in its pen, and readers wait; the
+ *     next who gets the lock writes them again from the file. If none lives it is the next one to
+ *     open the log; a reader waits until then, and no row of the file is lost.
  *   - A producer without the log gets CBUF_ENOSPILL while the bit is set: let all open it.
  *   - Rows of an OVERWRITE or BLOCK ring with every_row that meet a producer without a log in the
  *     middle of its own rows wait, in naps of 50 us.
@@ -256,7 +256,7 @@ struct cbuf_log__mark { /* a record's place, the checksum that it follows, its l
     uint64_t check, at, chain, sequence;
 };
 CBUF__FROZEN(sizeof(struct cbuf_log__header) == 64 && sizeof(struct cbuf_log__record) == 24);
-struct cbuf_log__notes { /* of many producers: where all stands, as fields of that name in cbuf_log */
+struct cbuf_log__notes { /* of many producers: where all stands; as in cbuf_log */
     uint64_t check, bytes, chain, end, from, from_chain, marked, hole, hole_end;
     uint32_t next_mark, zero;
 };
@@ -694,7 +694,7 @@ CBUF__SLOW uint64_t cbuf_log__notes_check(
     return cbuf__xxh64(&notes->bytes, sizeof *notes - 8, log->scan.start_chain);
 }
 /* Says in the file where all stands, for the next who gets its lock: when it is given back, and
- * before anything is taken away that the last notes speak of. A death in between leaves older notes,
+ * before anything is taken away that the last notes speak of. A death in between leaves older ones,
  * and records behind what they call the end. True if it is said, or there is only one producer. */
 CBUF__SLOW bool cbuf_log__note(cbuf_log *log, struct cbuf_log__notes notes)
 {
@@ -957,8 +957,8 @@ CBUF__SLOW int cbuf_log__recover(cbuf_log *log)
     return 0;
 }
 
-/* Learns what others did since this handle had the lock: from the notes of the last one, and if that
- * one died, from the records behind what it calls the end. */
+/* Learns what others did since this handle had the lock: from the notes of the last one, and if
+ * that one died, from the records behind what it calls the end. */
 CBUF__SLOW int cbuf_log__catch_up(cbuf_log *log)
 {
     struct cbuf_log__notes notes;
@@ -1010,8 +1010,8 @@ CBUF__SLOW int cbuf_log__mend(cbuf_log *log)
     return 0;
 }
 
-/* Of an episode: makes whole what a dead one left, moves what there is room for, and ends it if that
- * was all. 0, or an error. */
+/* Of an episode: makes whole what a dead one left, moves what there is room for, and ends it if
+ * that was all. 0, or an error. */
 CBUF__SLOW int cbuf_log__go_on(cbuf_log *log)
 {
     if (!cbuf_log__is_spilling(log->ring)) return 0;
@@ -1243,9 +1243,9 @@ CBUF__SLOW int cbuf_log__resolve(
     return 0;
 }
 
-/* Takes the locks of the file, which the kernel drops with the descriptor. Byte 1 says that it is in
- * use, and is shared by those of many producers' handles; byte 0 is theirs for a moment, and kept by
- * who is the only one. */
+/* Takes the locks of the file, which the kernel drops with the descriptor. Byte 1 says that it is
+ * in use, and many producers' handles share it; byte 0 is theirs for a moment, and kept by who is
+ * the only one. */
 CBUF__SLOW int cbuf_log__lock(cbuf_log *log, int fd)
 {
     bool many = log->ring->many;

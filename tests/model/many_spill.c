@@ -1,8 +1,8 @@
 /* many_spill.c: an episode of spilling among several producers: one, the mover, logs rows and moves
  * them into the ring, and may be killed before any of its operations; another writes meanwhile, and
  * may be killed too; one sweeps up after the dead; and the next mover, who has got the log's lock,
- * makes whole what the first left, and moves the rest. Every row of the log comes, under its number,
- * once; the other's rows come or are given up; nobody sees a row that is not there.
+ * makes whole what the first left, and moves the rest. Every row of the log comes, once, under its
+ * number; the other's rows come or are given up; nobody sees a row that is not there.
  *
  * The log is an array here: only who has its lock touches it, which the end of a thread hands over.
  */
@@ -29,7 +29,7 @@ static uint64_t logged_from, logged_end; /* numbers of the rows in the log */
 static unsigned finished;                /* rows of the writer's that were taken */
 static unsigned seen[MODEL_SEQUENCES];
 
-/* Word W of the Nth row of producer P: the row of the log that has number N, or the Nth of others. */
+/* Word W of the Nth row of producer P; of the log, N is the row's number. */
 static uint64_t value_of(unsigned p, uint64_t n, uint32_t w) { return (p + 1) << 8 | n << 4 | w; }
 static void fill(uint64_t *row, unsigned p, uint64_t n)
 {
@@ -262,11 +262,12 @@ static const struct checker_test tests[] = {
     MODEL_CASE("handed-over", BASIC, .moves = 1, .writes = 2, .most = 1, .goes_on = true),
     MODEL_CASE("handed-over-and-read", .capacity = 2, .before = 1, .logs = 2, .moves = 1,
                .at_once = 1, .goes_on = true, .reads = 1, .max = 2),
-    MODEL_CASE("killed", BASIC, .moves = 3, .mortal = { true }, .writes = 2, .most = 2, .goes_on = true),
+    MODEL_CASE("killed", BASIC, .moves = 3, .mortal = { true }, .writes = 2, .most = 2,
+               .goes_on = true),
     MODEL_CASE("killed-and-swept", SMALL, .mortal = { true }, .sweeps = true, .goes_on = true,
                .writes = 1, .most = 1),
-    MODEL_CASE("swept-before-anybody-goes-on", BASIC, .moves = 3, .mortal = { true }, .writes = 2, .most = 2,
-               .sweeps = true),
+    MODEL_CASE("swept-before-anybody-goes-on", BASIC, .moves = 3, .mortal = { true }, .writes = 2,
+               .most = 2, .sweeps = true),
     MODEL_CASE("both-killed", SMALL, .mortal = { true, true }, .writes = 2, .most = 2,
                .sweeps = true),
     MODEL_CASE("killed-and-read", .capacity = 2, .before = 2, .logs = 2, .moves = 2, .at_once = 1,
