@@ -761,8 +761,9 @@ struct cbuf__file { /* written by producers alone */
     cbuf__word dropped, waits, wakes, demotions;
     cbuf__word spill_end; /* rows below it were accepted; above head: the rest is in the log */
     cbuf__word aborted;
-    unsigned char pad4[CBUF__LINE - 6 * 8];
-    cbuf__word claim; /* many producers: the next row to be claimed */
+    cbuf__word spill_from; /* many producers: rows from here on come from the log, see [many] */
+    unsigned char pad4[CBUF__LINE - 7 * 8];
+    cbuf__word claim; /* many producers: the next row to be claimed; CBUF__SPILLING or 0 */
     unsigned char pad5[CBUF__LINE - 8];
     cbuf__word pens_high; /* no pen from this one on was ever taken */
     unsigned char pad6[CBUF__LINE - 8];
@@ -773,7 +774,8 @@ struct cbuf__pen { /* one of many producers' slot: the rows that it may be writi
     cbuf__word end;
     cbuf__word owned; /* 1: taken */
     cbuf__word pid, started_ns;
-    unsigned char pad[CBUF__LINE - 5 * 8];
+    cbuf__word log; /* which log file it has open; 0: none */
+    unsigned char pad[CBUF__LINE - 6 * 8];
 };
 
 typedef struct cbuf__event { /* see [publish] */
@@ -1196,10 +1198,18 @@ CBUF__SLOW bool cbuf__rest(int64_t waited)
 #define CBUF__ROWS_BYTE (1u << 30) /* of .readers, for the locked mode; byte k is slot k's, the */
 #define CBUF__JOIN_BYTE (CBUF__ROWS_BYTE + 1) /* next one is for those who join a group */
 
+#define CBUF__SPILLING (CBUF__AS(uint64_t, 1) << 63) /* in `claim`: an episode lasts, see [many] */
+
+/* Of many producers: the next row to be claimed. */
+CBUF__INLINE uint64_t cbuf__claimed(const cbuf_ring *ring)
+{
+    return cbuf__load_acquire(&ring->file->claim) & ~CBUF__SPILLING; /* C1 */
+}
+
 /* Up to where every row is published or given up, or a little less. */
 CBUF__SLOW uint64_t cbuf__many_head(const cbuf_ring *ring)
 {
-    uint64_t claim = cbuf__load_acquire(&ring->file->claim), head = claim; /* C1 */
+    uint64_t claim = cbuf__claimed(ring), head = claim; /* C1 */
     uint64_t high = cbuf__load_relaxed(&ring->file->pens_high);
     for (uint64_t k = 0; k < high && k < ring->options.producers; k++) {
         uint64_t begin = cbuf__load_acquire(&ring->pens[k].begin); /* C2 */
@@ -1327,15 +1337,23 @@ CBUF__SLOW void cbuf__let_grow(cbuf_ring *ring)
 }
 
 /* An episode of spilling: while it lasts rows come into the ring from the log only, in their order.
- * The first call stops other writes and returns the number of the first row to be spilled. */
-CBUF__SLOW uint64_t cbuf__spill_begin(cbuf_ring *ring)
+ * The first call stops other writes; the first row to be spilled is ring->next then. */
+CBUF__SLOW void cbuf__spill_begin(cbuf_ring *ring)
 {
-    cbuf__store_relaxed(&ring->file->spill_end, CBUF__FREE);
-    return ring->next;
+    if (!ring->many) {
+        cbuf__store_relaxed(&ring->file->spill_end, CBUF__FREE);
+        return;
+    }
+    uint64_t at = cbuf__load_relaxed(&ring->file->claim);
+    do cbuf__store_release(&ring->file->spill_from, at); /* S1: before the mark */
+    while (!cbuf__compare_exchange_acq_rel(&ring->file->claim, &at, at | CBUF__SPILLING)); /* S1 */
+    ring->next = at;
 }
 CBUF__SLOW void cbuf__spill_end(cbuf_ring *ring)
 {
     cbuf__store_relaxed(&ring->file->spill_end, 0);
+    if (!ring->many || !(cbuf__load_relaxed(&ring->file->claim) & CBUF__SPILLING)) return;
+    cbuf__fetch_add_acq_rel(&ring->file->claim, CBUF__SPILLING); /* S2: turns the mark round */
 }
 
 /* The ring is full as far as known: waits up to `most` ns if the policy waits. 1: there is room
@@ -1385,7 +1403,14 @@ CBUF__SLOW int cbuf__pass_gates(cbuf_ring *ring, int64_t most)
  * A row is claimed only once the row a lap before is published or given up (P1): nothing is written
  * under another's pen, and a producer that was stopped in the middle holds the others up, by their
  * policy, until it goes on or dies. Each producer knows how far that is from its last look at all
- * pens, which it takes once in a lap. */
+ * pens, which it takes once in a lap.
+ *
+ * AN EPISODE OF SPILLING, see cbuf_log.h, is the top bit of `claim`. While it is set no row lies
+ * below any producer's limit, so that none is claimed but by the one who holds the log's lock, the
+ * mover. Rows from spill_from on (S1: stored before the bit) are in the log. So a mover's death
+ * costs none of them: while the bit is set nobody gives such a row up; the next who gets the log's
+ * lock, and knows by it that no mover lives, writes those that are claimed and not published again,
+ * under their numbers. The bit is taken away when all is published (S2). */
 
 /* Claims up to n rows, as far as there is room; with `whole` only up to the ring's end. How many,
  * from ring->next on; 0: there is no room. */
@@ -1466,11 +1491,14 @@ CBUF__SLOW bool cbuf__give_up(cbuf_ring *ring, uint64_t sequence, const bool *de
     return true;
 }
 
-/* Gives up what the producers marked in `dead` had claimed; their pens are free then, but for those
- * whose rows may still be somebody else's. The caller has their locks. */
+/* Gives up what the producers marked in `dead` had claimed, but for what is in the log; their pens
+ * are free then, but for those whose rows may still be somebody else's, or come from the log. The
+ * caller has their locks. */
 CBUF__SLOW void cbuf__sweep(cbuf_ring *ring, const bool *dead)
 {
-    uint64_t claim = cbuf__load_acquire(&ring->file->claim); /* C1 */
+    uint64_t claim = cbuf__load_acquire(&ring->file->claim), logged = CBUF__FREE; /* C1, S1, S2 */
+    if (claim & CBUF__SPILLING) logged = cbuf__load_acquire(&ring->file->spill_from); /* S1, S2 */
+    claim &= ~CBUF__SPILLING;
     for (uint32_t k = 0; k < ring->options.producers; k++) {
         struct cbuf__pen *pen = ring->pens + k;
         if (!dead[k]) continue;
@@ -1478,7 +1506,8 @@ CBUF__SLOW void cbuf__sweep(cbuf_ring *ring, const bool *dead)
         bool swept = true;
         if (end > claim) end = claim; /* it died before it claimed them */
         if (i < end && claim - i > ring->capacity) i = claim - ring->capacity; /* overwritten */
-        for (; i < end; i++) swept = cbuf__give_up(ring, i, dead) && swept;
+        for (; i < end && i < logged; i++) swept = cbuf__give_up(ring, i, dead) && swept;
+        for (; i < end; i++) swept = !cbuf__is_pending(ring, i) && swept;
         if (!swept) continue;
         cbuf__store_release(&pen->begin, CBUF__FREE);
         cbuf__store_release(&pen->owned, 0);
@@ -1504,6 +1533,16 @@ CBUF__SLOW void cbuf__sweep_dead(cbuf_ring *ring)
     cbuf__wake(&ring->readers->room, CBUF__FREE, ring->readers_fd);
 }
 
+/* The same, once a millisecond at most; whether it did. */
+CBUF__SLOW bool cbuf__sweep_if_due(cbuf_ring *ring)
+{
+    int64_t now = cbuf__now_ns(CBUF__MONOTONIC);
+    if (now - ring->swept_ns <= 1000000) return false;
+    ring->swept_ns = now;
+    cbuf__sweep_dead(ring);
+    return true;
+}
+
 /* cbuf__pass_gates in spells, between which to look for dead producers: a reader may be waiting for
  * one's row, and its gate for the reader. */
 CBUF__SLOW int cbuf__pass_gates_for_a_while(cbuf_ring *ring, int64_t most)
@@ -1515,29 +1554,28 @@ CBUF__SLOW int cbuf__pass_gates_for_a_while(cbuf_ring *ring, int64_t most)
 }
 
 /* There was no place for a row: waits for one as the policy says. 1: try again; 0: refused; or
- * CBUF_ETIMEDOUT. *since is when the call began to wait, 0 at first. */
+ * CBUF_ETIMEDOUT or CBUF_ENOSPILL. *since is when the call began to wait, 0 at first. */
 CBUF__SLOW int cbuf__wait_to_claim(cbuf_ring *ring, int64_t *since)
 {
-    bool drops = ring->options.on_full == CBUF_DROP_NEWEST;
+    bool spills = ring->options.on_full == CBUF_SPILL;
+    bool drops = ring->options.on_full >= CBUF_DROP_NEWEST;
     cbuf__store_release(&ring->pen->begin, CBUF__FREE); /* C2: it has claimed nothing */
-    uint64_t at = ring->next = cbuf__load_acquire(&ring->file->claim);
+    uint64_t claim = cbuf__load_acquire(&ring->file->claim), at = claim & ~CBUF__SPILLING;
+    ring->next = at;
+    if (claim & CBUF__SPILLING) return ring->hook ? 0 : CBUF_ENOSPILL;
     int64_t now = cbuf__now_ns(CBUF__MONOTONIC), left = CBUF_FOREVER;
     if (!*since) *since = now;
     if (ring->options.block_ns) left = *since + ring->options.block_ns - now;
     if (ring->options.block_ns && left <= 0) return CBUF_ETIMEDOUT;
     bool no_pen = cbuf__many_head(ring) + ring->capacity > at; /* is in the way */
-    bool sweeps = now - ring->swept_ns > 1000000;
     if (no_pen && !ring->gated) return cbuf__scan_gates(ring), 1;
     for (int i = 0; i < 100 && !no_pen; i++) {
         if (cbuf__is_pending(ring, at)) return 1; /* the row a lap before is finished */
         cbuf__pause();
     }
-    if (sweeps) { /* a dead one's row may stand in the way of this one, or of the gates */
-        ring->swept_ns = now;
-        cbuf__sweep_dead(ring);
-    }
+    bool swept = cbuf__sweep_if_due(ring); /* a dead one's row may be in its way, or the gates' */
     if (no_pen) return cbuf__pass_gates_for_a_while(ring, left);
-    if (drops && !sweeps) return 0;
+    if (!swept && drops) return spills && !ring->hook ? CBUF_ENOSPILL : 0;
     return cbuf__rest(now - *since) ? 1 : CBUF_ETIMEDOUT;
 }
 
@@ -1552,6 +1590,7 @@ CBUF__SLOW bool cbuf__take_free_pen(cbuf_ring *ring, uint32_t k)
     if (in_file && cbuf__lock(ring->lock_fd, CBUF__EXCLUSIVE, 1 + k, false)) return false;
     if (!cbuf__compare_exchange_acq_rel(&pen->owned, &owned, 1)) return false;
     while (high <= k && !cbuf__compare_exchange_acq_rel(pens_high, &high, k + 1)) {}
+    cbuf__store_relaxed(&pen->log, 0);
     ring->pen = pen;
     ring->limit = 0;
     return true;
@@ -1597,7 +1636,7 @@ CBUF__SLOW int64_t cbuf__write_many(
         if (CBUF__UNLIKELY(!count)) {
             int again = cbuf__wait_to_claim(ring, &since);
             if (again > 0) continue;
-            if (!again) cbuf__tally(ring, &ring->file->dropped, left);
+            if (!again && !ring->hook) cbuf__tally(ring, &ring->file->dropped, left);
             return left < n ? CBUF__AS(int64_t, n - left) : again;
         }
         cbuf__raise_reserve(ring, ring->next + count);
@@ -1607,6 +1646,28 @@ CBUF__SLOW int64_t cbuf__write_many(
         left -= count;
     }
     return CBUF__AS(int64_t, n);
+}
+
+/* What the mover does: writes rows of the log into the ring, from ring->next on, which is where
+ * `claim` stands, since nobody else moves it. n is at most ring->limit - ring->next. */
+CBUF__SLOW void cbuf__write_spilled(cbuf_ring *ring, const unsigned char *rows, uint64_t n)
+{
+    uint64_t end = ring->next + n;
+    cbuf__store_relaxed(&ring->pen->end, end);
+    cbuf__store_release(&ring->pen->begin, ring->next); /* C1, C2 */
+    cbuf__fetch_add_acq_rel(&ring->file->claim, n);     /* C1 */
+    cbuf__raise_reserve(ring, end);
+    cbuf__put_rows(ring, ring->next, rows, n, ring->row_bytes);
+    cbuf__lift_pen(ring, end);
+    ring->next = end;
+}
+
+/* The next mover: writes a row again that a dead one had claimed. Its pen stays until then. */
+CBUF__SLOW void cbuf__write_again(cbuf_ring *ring, uint64_t sequence, const unsigned char *row)
+{
+    if (!cbuf__is_pending(ring, sequence)) return;
+    cbuf__raise_reserve(ring, sequence + 1);
+    cbuf__put_rows(ring, sequence, row, 1, ring->row_bytes);
 }
 
 /* =============================================================================== [write] ==== */
@@ -2083,7 +2144,7 @@ CBUF__SLOW int cbuf__take_slot(cbuf_reader *reader)
 /* The next row that anybody may begin to write. */
 CBUF__INLINE uint64_t cbuf__edge(const cbuf_ring *ring)
 {
-    return cbuf__load_acquire(ring->many ? &ring->file->claim : &ring->file->head);
+    return ring->many ? cbuf__claimed(ring) : cbuf__load_acquire(&ring->file->head);
 }
 
 /* Says in the slot whose it is now. */
@@ -3835,7 +3896,7 @@ CBUF__SLOW void cbuf__mend(const cbuf_ring *ring)
  * claimed, and published before one that stands in the way: then this one's publication counts. */
 CBUF__SLOW uint64_t cbuf__next_wake(const cbuf_ring *ring, uint64_t head, uint64_t wanted)
 {
-    bool claimed = ring->many && cbuf__load_acquire(&ring->file->claim) >= wanted;
+    bool claimed = ring->many && cbuf__claimed(ring) >= wanted;
     return claimed && head + 1 < wanted ? head + 1 : wanted;
 }
 

@@ -34,6 +34,7 @@
  *   - Rows go in as the caller has them, with their padding. cbuf_claim is refused (CBUF_ELOGGED).
  *   - What was written to a ring without its log is not in the log, and is no error.
  *   - The checksum finds damage, not malice: who may write the file may put rows into the ring.
+ *   - Several producers that log every row wait for one another at each call: see below.
  *
  * WHAT HOLDS
  *
@@ -84,11 +85,27 @@
  *   A log that begins beyond head (the ring went back, as a ring on a disk may after a power
  *   failure) is refused and left as it is: its numbers are not this ring's any more; replay it.
  *
- * For several producers: cbuf__spill_begin and cbuf__spill_end in cbuf.h are the only places where
- * the ring learns of an episode; the lock on the file's first byte, here held from open to close,
- * is what they would take for each change, and cbuf_log_next what they would catch up with.
+ * SEVERAL PRODUCERS of one ring each open the same log, with the same every_row. Outside of an
+ * episode rows go straight into the ring, as without a log. For all else, and with every_row for
+ * each call, a producer takes the lock of the file's first byte for the length of its call: one who
+ * is stopped there (not dead) holds up all who need the file, also in cbuf_log_open and _close.
  *
- * SECTIONS  [api] [format] [scan] [append] [move] [write] [open] [replay]
+ *   - While an episode lasts the top bit of the ring's `claim` is set, and nobody but the lock's
+ *     holder claims rows (section [many] of cbuf.h). The others append: so each producer's rows are
+ *     in its order, and all in one. With every_row a call is an episode: the bit, append, move.
+ *   - Who gives the lock back leaves notes behind the marks, with a checksum: where the records end
+ *     and what has been moved. Who gets it next believes them, reads what stands behind that end
+ *     (somebody died there), and cuts what is not whole.
+ *   - Rows that a dead mover had claimed and not published stay in its pen, and readers wait; the
+ *     next who gets the lock writes them again from the file. If none lives it is the next one to
+ *     open the log; a reader waits until then, and no row of the file is lost.
+ *   - A producer without the log gets CBUF_ENOSPILL while the bit is set: let all open it.
+ *   - Rows of an OVERWRITE or BLOCK ring with every_row that meet a producer without a log in the
+ *     middle of its own rows wait, in naps of 50 us.
+ *   - The last one to close a spill removes its file. CBUF_EBUSY: others have another log, or this
+ *     one (CBUF_REPLACE). A ring of several producers in memory has no log.
+ *
+ * SECTIONS  [api] [format] [scan] [append] [move] [many] [write] [open] [replay]
  *
  * SPDX-License-Identifier: MIT
  */
@@ -157,9 +174,11 @@ typedef struct cbuf_log { /* private; it stays where it was opened, as a ring's 
     uint64_t bytes, chain, end; /* place of the next record; what it follows; number of its row */
     const unsigned char *rows;  /* of the record that is being moved: these numbers */
     uint64_t rows_begin, rows_end;
+    uint64_t from, from_chain;       /* that record's place, and what it follows */
     uint64_t marked, hole, hole_end; /* the last mark's place; bytes given back, up to where */
+    uint64_t noted;                  /* the check of the notes that this handle knows */
     int64_t synced_ns;
-    bool unsynced, limited;
+    bool unsynced, limited, lent, alone; /* lent: rows are the caller's */
     cbuf_log_scan scan;
 } cbuf_log;
 
@@ -167,8 +186,9 @@ typedef struct cbuf_log { /* private; it stays where it was opened, as a ring's 
  * and begins to move what is not in the ring yet. From then on the ring's writes go through it.
  * `options` may be NULL. 0, or an error: CBUF_EROLE; CBUF_EINVAL, also for a log that would do
  * nothing (on_full is not CBUF_SPILL, and not every_row); CBUF_EMISMATCH: it holds another ring's
- * rows; CBUF_EBUSY: another handle has it; CBUF_EFORMAT: it is no log, or begins beyond head. After
- * an error the file is as it was, and cbuf_log_error tells why. */
+ * rows; CBUF_EBUSY: another has it, or the ring's other producers have another; CBUF_EFORMAT: it is
+ * no log, or begins beyond head. After an error the file is as it was, and cbuf_log_error tells
+ * why. */
 static inline int cbuf_log_open(
     cbuf_log *log, cbuf_ring *ring, const cbuf_log_options *options);
 
@@ -216,6 +236,7 @@ static inline const char *cbuf_log_scan_schema(const cbuf_log_scan *scan, size_t
 #define CBUF__LOG_MAJOR 1
 #define CBUF__LOG_RECORD 262144u /* bytes of rows in one, at most; or one row */
 #define CBUF__LOG_MARKS 4096u
+#define CBUF__LOG_NOTES 1024u /* their place behind the marks' */
 enum { CBUF__LOG_EVERY_ROW = 1 };
 
 struct cbuf_log__header { /* never changes */
@@ -235,7 +256,11 @@ struct cbuf_log__mark { /* a record's place, the checksum that it follows, its l
     uint64_t check, at, chain, sequence;
 };
 CBUF__FROZEN(sizeof(struct cbuf_log__header) == 64 && sizeof(struct cbuf_log__record) == 24);
-CBUF__FROZEN(sizeof(struct cbuf_log__mark) == 32);
+struct cbuf_log__notes { /* of many producers: where all stands; as in cbuf_log */
+    uint64_t check, bytes, chain, end, from, from_chain, marked, hole, hole_end;
+    uint32_t next_mark, zero;
+};
+CBUF__FROZEN(sizeof(struct cbuf_log__mark) == 32 && sizeof(struct cbuf_log__notes) == 80);
 CBUF__FROZEN(offsetof(struct cbuf_log__header, check) == 56);
 
 #define CBUF__XXH_1 0x9e3779b185ebca87u
@@ -644,16 +669,68 @@ CBUF__SLOW void cbuf_log__scan_from_here(cbuf_log *log)
     log->scan.chain = log->chain;
     log->scan.filled = 0;
     log->rows_begin = log->rows_end = 0;
+    log->lent = false;
+}
+
+CBUF__SLOW struct cbuf_log__notes cbuf_log__notes_of(const cbuf_log *log)
+{
+    struct cbuf_log__notes notes;
+    bool in_hand = log->rows_end > log->ring->next;
+    memset(&notes, 0, sizeof notes);
+    notes.bytes = log->bytes;
+    notes.chain = log->chain;
+    notes.end = log->end;
+    notes.from = in_hand ? log->from : log->scan.at;
+    notes.from_chain = in_hand ? log->from_chain : log->scan.chain;
+    notes.marked = log->marked;
+    notes.hole = log->hole;
+    notes.hole_end = log->hole_end;
+    notes.next_mark = log->scan.next_mark;
+    return notes;
+}
+CBUF__SLOW uint64_t cbuf_log__notes_check(
+    const cbuf_log *log, const struct cbuf_log__notes *notes)
+{
+    return cbuf__xxh64(&notes->bytes, sizeof *notes - 8, log->scan.start_chain);
+}
+/* Says in the file where all stands, for the next who gets its lock: when it is given back, and
+ * before anything is taken away that the last notes speak of. A death in between leaves older ones,
+ * and records behind what they call the end. True if it is said, or there is only one producer. */
+CBUF__SLOW bool cbuf_log__note(cbuf_log *log, struct cbuf_log__notes notes)
+{
+    if (!log->ring->many) return true;
+    notes.check = cbuf_log__notes_check(log, &notes);
+    if (notes.check == log->noted) return true;
+    uint64_t place = log->scan.header_bytes - CBUF__LOG_MARKS + CBUF__LOG_NOTES;
+    ssize_t put = pwrite(log->scan.file.fd, &notes, sizeof notes, CBUF__AS(off_t, place));
+    if (put != sizeof notes) return false;
+    log->noted = notes.check;
+    return true;
+}
+CBUF__SLOW void cbuf_log__adopt(cbuf_log *log, const struct cbuf_log__notes *notes)
+{
+    log->bytes = notes->bytes;
+    log->chain = notes->chain;
+    log->end = notes->end;
+    log->marked = notes->marked;
+    log->hole = notes->hole;
+    log->hole_end = notes->hole_end;
+    log->rows_begin = log->rows_end = 0;
+    cbuf_log__begin_at(&log->scan, notes->from, notes->from_chain, 0);
+    log->scan.filled = 0;
+    log->scan.next_mark = notes->next_mark;
 }
 
 /* All rows are in the ring. */
 CBUF__SLOW void cbuf_log__end_episode(cbuf_log *log)
 {
-    if (!log->options.every_row && !cbuf_log__cut(log, log->scan.header_bytes)) {
-        log->bytes = log->marked = log->hole_end = log->scan.header_bytes;
-        log->chain = log->scan.start_chain;
-        log->hole = 0;
-    }
+    struct cbuf_log__notes empty = cbuf_log__notes_of(log);
+    empty.bytes = empty.from = empty.marked = empty.hole_end = log->scan.header_bytes;
+    empty.chain = empty.from_chain = log->scan.start_chain;
+    empty.hole = 0;
+    if (!log->options.every_row && cbuf_log__note(log, empty) &&
+        !cbuf_log__cut(log, log->scan.header_bytes))
+        cbuf_log__adopt(log, &empty);
     cbuf_log__scan_from_here(log);
     cbuf__spill_end(log->ring);
 }
@@ -689,19 +766,22 @@ CBUF__SLOW void cbuf_log__mark_if_due(cbuf_log *log)
     mark.check = cbuf_log__mark_check(&mark, scan->start_chain);
     uint32_t place = scan->header_bytes - CBUF__LOG_MARKS + 512 * scan->next_mark;
     if (pwrite(scan->file.fd, &mark, sizeof mark, CBUF__AS(off_t, place)) != sizeof mark) return;
-    cbuf_log__give_back(log, log->marked);
+    uint64_t before = log->marked;
     log->marked = mark.at;
     scan->next_mark ^= 1;
+    if (cbuf_log__note(log, cbuf_log__notes_of(log))) cbuf_log__give_back(log, before);
 }
 
 /* The file was damaged while it was open: what cannot be had any more is counted. */
 CBUF__SLOW void cbuf_log__give_up(cbuf_log *log, const char *why)
 {
-    uint64_t missing = log->end - log->ring->next;
+    cbuf_ring *ring = log->ring;
+    if (ring->many) ring->next = cbuf__claimed(ring); /* what is claimed counts as given up */
+    uint64_t missing = log->end > ring->next ? log->end - ring->next : 0;
     log->report.why = why ? why : "a record is gone";
     log->report.rows_missing += missing;
     log->report.bytes_cut += log->bytes - log->scan.at;
-    cbuf__count(&log->ring->file->dropped, missing);
+    cbuf__tally(ring, &ring->file->dropped, missing);
     log->end = log->ring->next;
     log->bytes = log->scan.at;
     log->chain = log->scan.chain;
@@ -718,6 +798,9 @@ CBUF__SLOW int cbuf_log__load(cbuf_log *log)
         const char *why;
         uint64_t first;
         cbuf_log__mark_if_due(log);
+        log->lent = false;
+        log->from = log->scan.at;
+        log->from_chain = log->scan.chain;
         int64_t n = cbuf_log_next(&log->scan, &rows, &first, &why);
         if (n < 0) return CBUF__AS(int, n);
         if (!n || first > log->ring->next) return cbuf_log__give_up(log, why), 0;
@@ -728,14 +811,28 @@ CBUF__SLOW int cbuf_log__load(cbuf_log *log)
     return 1;
 }
 
+/* Whether a producer among many that is in the middle of its rows stands in the way. */
+CBUF__SLOW bool cbuf_log__is_penned(const cbuf_ring *ring)
+{
+    return ring->many && cbuf__many_head(ring) + ring->capacity <= ring->next;
+}
+
 /* How many rows can go into the ring now, without waiting. */
 CBUF__SLOW uint64_t cbuf_log__room(cbuf_ring *ring)
 {
-    if (!ring->gated) return ring->capacity;
+    if (!ring->gated && !ring->many) return ring->capacity;
     if (ring->limit <= ring->next) cbuf__scan_gates(ring);
-    if (ring->limit <= ring->next && cbuf__mind_slowest(ring)) cbuf__scan_gates(ring);
-    return ring->limit > ring->next ? ring->limit - ring->next : 0;
+    if (ring->limit <= ring->next) {
+        bool pen = cbuf_log__is_penned(ring);
+        if (pen ? cbuf__sweep_if_due(ring) : cbuf__mind_slowest(ring)) cbuf__scan_gates(ring);
+    }
+    uint64_t room = ring->limit > ring->next ? ring->limit - ring->next : 0;
+    uint64_t most = ring->many ? ring->capacity / 4 : room; /* as cbuf__claim_rows */
+    return room > most && most ? most : room;
 }
+
+CBUF__SLOW int cbuf_log__enter(cbuf_log *log); /* in [many] */
+CBUF__SLOW void cbuf_log__leave(cbuf_log *log);
 
 /* Moves rows into the ring while there is room. 0, or an error. */
 CBUF__SLOW int cbuf_log__move(cbuf_log *log)
@@ -749,23 +846,38 @@ CBUF__SLOW int cbuf_log__move(cbuf_log *log)
         uint64_t n = log->rows_end - ring->next;
         const unsigned char *rows =
             log->rows + cbuf__span(ring->next - log->rows_begin, ring->row_bytes);
-        int64_t put = cbuf__write_through(ring, rows, n < room ? n : room, ring->row_bytes);
+        if (n > room) n = room;
+        int64_t put = 0;
+        if (ring->many) cbuf__write_spilled(ring, rows, n);
+        else put = cbuf__write_through(ring, rows, n, ring->row_bytes);
         if (put < 0) return CBUF__AS(int, put);
         if (!cbuf_log__is_pending(log)) cbuf_log__end_episode(log);
     }
     return 0;
 }
 
+/* Moves what there is room for, with the lock if there are many producers. 0, or an error. */
+CBUF__SLOW int cbuf_log__move_now(cbuf_log *log)
+{
+    if (!log->ring->many) return cbuf_log__move(log);
+    int error = cbuf_log__enter(log);
+    if (!error) cbuf_log__leave(log);
+    return error;
+}
+
 /* Waits until some of the rows could be moved, and moves them. 1; 0: not in time; or an error. */
 CBUF__SLOW int cbuf_log__wait(cbuf_log *log, int64_t until_ns)
 {
     cbuf_ring *ring = log->ring;
-    uint64_t some = log->end - ring->next;
+    if (ring->many) ring->next = cbuf__claimed(ring);
+    uint64_t some = cbuf_log__is_pending(log) ? log->end - ring->next : 1;
     int64_t left = CBUF_FOREVER;
     if (some > ring->capacity / 4) some = ring->capacity < 4 ? 1 : ring->capacity / 4;
     if (until_ns >= 0 && (left = until_ns - cbuf__now_ns(CBUF__MONOTONIC)) <= 0) return 0;
-    bool room = !ring->gated || cbuf__await_gates(ring, some, left);
-    int error = cbuf_log__move(log); /* what there is, also if it is less */
+    bool room = !ring->gated;
+    if (cbuf_log__is_penned(ring)) cbuf__sweep_if_due(ring), room = cbuf__rest(1000000);
+    else if (!room) room = cbuf__await_gates(ring, some, left);
+    int error = cbuf_log__move_now(log); /* what there is, also if it is less */
     return error ? error : room || !cbuf_log__is_pending(log);
 }
 CBUF__SLOW int64_t cbuf_log__until(int64_t ns) /* the moment that is so far ahead */
@@ -778,12 +890,212 @@ static inline int cbuf_log_drain(cbuf_log *log, int64_t timeout_ns)
     if (!log->ring) return CBUF_ENOTOPEN;
     int error = cbuf__usable(log->ring, log->ring->row_bytes);
     int64_t until = cbuf_log__until(timeout_ns);
-    if (!error) error = cbuf_log__move(log);
+    if (!error) error = cbuf_log__move_now(log);
     while (!error && cbuf_log__is_pending(log)) {
         int moved = cbuf_log__wait(log, until);
         if (moved <= 0) return moved < 0 ? moved : !cbuf_log__is_pending(log);
     }
     return error ? error : 1;
+}
+
+/* ================================================================================ [many] ==== */
+
+CBUF__SLOW bool cbuf_log__is_spilling(const cbuf_ring *ring)
+{
+    return ring->many && cbuf__load_relaxed(&ring->file->claim) & CBUF__SPILLING;
+}
+
+/* The first row that the ring may not have. */
+CBUF__SLOW uint64_t cbuf_log__head(const cbuf_ring *ring)
+{
+    if (!cbuf_log__is_spilling(ring)) return ring->next;
+    uint64_t head = cbuf__many_head(ring), from = cbuf__load_acquire(&ring->file->spill_from);
+    return head > from ? head : from;
+}
+
+/* Reads the log from the scan's place on; finds its end, and where the ring's head is in it. */
+CBUF__SLOW int cbuf_log__recover(cbuf_log *log)
+{
+    cbuf_log_scan *scan = &log->scan;
+    cbuf_ring *ring = log->ring;
+    uint64_t at = scan->at, chain = scan->chain, file_end = scan->limit, rows_found = 0;
+    uint64_t head = cbuf_log__head(ring), first = 0;
+    uint64_t accepted = cbuf__load_relaxed(&ring->file->spill_end), missing = 0;
+    const void *rows;
+    const char *why;
+    int64_t n;
+    log->end = 0;
+    while ((n = cbuf_log_next(scan, &rows, &first, &why)) > 0) {
+        bool beyond = log->end <= head && first > head;
+        if (ring->many && !cbuf_log__is_spilling(ring)) beyond = true;
+        if (beyond && scan->sequence > head)
+            return cbuf__fail_with(&scan->file, CBUF_EFORMAT, "it goes on at row", first,
+                "the ring's head is ", head);
+        rows_found += CBUF__AS(uint64_t, n);
+        log->end = scan->sequence;
+        if (log->end <= head) at = scan->at, chain = scan->chain;
+    }
+    if (n < 0) return CBUF__AS(int, n);
+    log->bytes = scan->at;
+    log->chain = scan->chain;
+    log->report.bytes_cut += file_end - scan->at;
+    if (why) log->report.why = why;
+    if (scan->at < file_end && cbuf_log__cut(log, scan->at))
+        return cbuf__fail_errno(&scan->file, "truncating", errno);
+    scan->limit = scan->at;
+    log->marked = log->hole_end = at;
+    log->hole = 0;
+    cbuf_log__begin_at(scan, at, chain, 0); /* the record that holds head */
+    scan->filled = 0; /* it may hold what was cut */
+    log->rows_begin = log->rows_end = 0;
+    uint64_t end = log->end > ring->next ? log->end : ring->next;
+    if (!ring->hook) log->report.rows = rows_found, log->report.recovered = end - head;
+    if (accepted != CBUF__FREE && accepted > end) missing = accepted - end;
+    log->report.rows_missing += missing;
+    cbuf__tally(ring, &ring->file->dropped, missing);
+    if (missing && ring->many) cbuf__store_relaxed(&ring->file->spill_end, end);
+    return 0;
+}
+
+/* Learns what others did since this handle had the lock: from the notes of the last one, and if
+ * that one died, from the records behind what it calls the end. */
+CBUF__SLOW int cbuf_log__catch_up(cbuf_log *log)
+{
+    struct cbuf_log__notes notes;
+    struct stat file;
+    cbuf_log_scan *scan = &log->scan;
+    uint64_t place = scan->header_bytes - CBUF__LOG_MARKS + CBUF__LOG_NOTES;
+    if (fstat(scan->file.fd, &file)) return CBUF_ESYSTEM;
+    uint64_t bytes = CBUF__AS(uint64_t, file.st_size);
+    bool got = cbuf_log__get(scan->file.fd, &notes, sizeof notes, place) == sizeof notes &&
+        notes.check == cbuf_log__notes_check(log, &notes) && notes.bytes <= bytes;
+    log->ring->next = cbuf__claimed(log->ring);
+    scan->limit = bytes > scan->header_bytes ? bytes : scan->header_bytes;
+    if (!got) {
+        scan->filled = 0;
+        int error = cbuf_log__find_start(scan);
+        return error ? error : cbuf_log__recover(log);
+    }
+    if (notes.check != log->noted) cbuf_log__adopt(log, &notes);
+    log->noted = notes.check;
+    if (log->bytes == bytes) return 0;
+    uint64_t marked = log->marked, hole = log->hole, hole_end = log->hole_end;
+    notes = cbuf_log__notes_of(log);
+    cbuf_log__begin_at(scan, notes.from, notes.from_chain, 0);
+    scan->filled = 0;
+    int error = cbuf_log__recover(log);
+    log->marked = marked;
+    log->hole = hole;
+    log->hole_end = hole_end;
+    return error;
+}
+
+/* Writes again what a mover that died had claimed and not published, and frees its pen. */
+CBUF__SLOW int cbuf_log__mend(cbuf_log *log)
+{
+    cbuf_ring *ring = log->ring;
+    uint64_t claim = ring->next, at = cbuf_log__head(ring);
+    while (at < claim && !cbuf__is_pending(ring, at)) at++;
+    if (at >= claim) return 0;
+    for (ring->next = at; ring->next < claim && log->end > ring->next;) {
+        int loaded = cbuf_log__load(log);
+        if (loaded <= 0) return ring->next = claim, loaded;
+        for (; ring->next < claim && ring->next < log->rows_end; ring->next++)
+            cbuf__write_again(ring, ring->next,
+                log->rows + cbuf__span(ring->next - log->rows_begin, ring->row_bytes));
+    }
+    ring->next = claim;
+    cbuf__wake(&ring->readers->rows, CBUF__FREE, ring->fd);
+    cbuf__sweep_dead(ring);
+    return 0;
+}
+
+/* Of an episode: makes whole what a dead one left, moves what there is room for, and ends it if
+ * that was all. 0, or an error. */
+CBUF__SLOW int cbuf_log__go_on(cbuf_log *log)
+{
+    if (!cbuf_log__is_spilling(log->ring)) return 0;
+    int error = cbuf_log__mend(log);
+    if (!error && cbuf_log__is_pending(log)) return cbuf_log__move(log);
+    if (error || !cbuf_log__is_spilling(log->ring)) return error;
+    cbuf_log__end_episode(log);
+    cbuf__sweep_dead(log->ring); /* what is claimed and not in the log is given up */
+    return 0;
+}
+
+/* Many producers: gets the lock of the file, which says that no other moves or appends, and does
+ * what is to be done first. 0, or an error and the lock is free. */
+CBUF__SLOW int cbuf_log__enter(cbuf_log *log)
+{
+    int failed = cbuf__lock(log->scan.file.fd, CBUF__EXCLUSIVE, 0, true);
+    if (failed) log->stats.last_errno = -failed, log->stats.failures++;
+    if (failed) return CBUF_ESYSTEM;
+    int error = cbuf_log__catch_up(log);
+    if (!error) error = cbuf_log__go_on(log);
+    if (error) cbuf_log__leave(log);
+    return error;
+}
+CBUF__SLOW void cbuf_log__leave(cbuf_log *log)
+{
+    if (log->lent) { /* the caller's rows are read from the file when they are wanted again */
+        if (log->rows_end > log->ring->next)
+            cbuf_log__begin_at(&log->scan, log->from, log->from_chain, 0);
+        log->rows_begin = log->rows_end = 0;
+        log->lent = false;
+    }
+    cbuf_log__note(log, cbuf_log__notes_of(log));
+    cbuf__lock(log->scan.file.fd, CBUF__UNLOCK, 0, false);
+}
+
+/* After an append to a log of which all else was moved: what was appended is moved from where the
+ * caller has it. */
+CBUF__SLOW void cbuf_log__lend(cbuf_log *log, const unsigned char *rows, uint64_t n)
+{
+    log->rows = rows;
+    log->rows_begin = log->end - n;
+    log->rows_end = log->end;
+    log->from = log->scan.at;
+    log->from_chain = log->scan.chain;
+    cbuf_log__begin_at(&log->scan, log->bytes, log->chain, 0);
+    log->lent = true;
+}
+
+/* As cbuf_log__try, with the lock. */
+CBUF__SLOW int64_t cbuf_log__try_locked(cbuf_log *log, const unsigned char *rows, uint64_t n)
+{
+    cbuf_ring *ring = log->ring;
+    bool every = log->options.every_row, spills = ring->options.on_full == CBUF_SPILL;
+    bool begins = !cbuf_log__is_spilling(ring);
+    int64_t put = 0;
+    if (begins && !every) put = cbuf__write_through(ring, rows, n, ring->row_bytes);
+    if (put || (!begins && !spills)) return put; /* or first what is there already */
+    if (begins) cbuf__spill_begin(ring);
+    if (begins) cbuf_log__scan_from_here(log);
+    if (!spills) {
+        uint64_t room = cbuf_log__room(ring);
+        if (n > room) n = room;
+    }
+    if (n) put = cbuf_log__append(log, rows, n);
+    if (n) log->limited = put == 0 || put == CBUF_ENOSPACE;
+    if (put > 0) cbuf__store_relaxed(&ring->file->spill_end, log->end);
+    if (put > 0 && begins) cbuf_log__lend(log, rows, CBUF__AS(uint64_t, put));
+    if (put > 0) cbuf_log__move(log); /* they are accepted: an error shows at the next write */
+    else if (begins) cbuf__spill_end(ring);
+    log->stats.episodes += begins && put > 0 && (!every || cbuf_log__is_pending(log));
+    return put;
+}
+CBUF__SLOW int64_t cbuf_log__try_of_many(cbuf_log *log, const unsigned char *rows, uint64_t n)
+{
+    int64_t put = 0;
+    log->limited = false;
+    if (!log->options.every_row)
+        put = cbuf__write_through(log->ring, rows, n, log->ring->row_bytes);
+    if (put) return put;
+    put = cbuf_log__enter(log);
+    if (put) return put;
+    put = cbuf_log__try_locked(log, rows, n);
+    cbuf_log__leave(log);
+    return put;
 }
 
 /* =============================================================================== [write] ==== */
@@ -822,6 +1134,7 @@ CBUF__SLOW int64_t cbuf_log__try(cbuf_log *log, const unsigned char *rows, uint6
 {
     bool spills = log->ring->options.on_full == CBUF_SPILL;
     int64_t put = 0;
+    if (log->ring->many) return cbuf_log__try_of_many(log, rows, n);
     log->limited = false;
     if (!cbuf_log__is_pending(log)) put = cbuf_log__pass(log, rows, n);
     if (!put && spills) put = cbuf_log__spill(log, rows, n);
@@ -836,6 +1149,7 @@ CBUF__SLOW bool cbuf_log__waits(const cbuf_log *log, int64_t *ns)
     bool blocks = ring->on_full == CBUF_BLOCK;
     *ns = blocks ? ring->block_ns : log->options.block_ns;
     if (!*ns) *ns = CBUF_FOREVER;
+    if (log->ring->many && !log->limited) return blocks || ring->on_full == CBUF_OVERWRITE;
     return cbuf_log__is_pending(log) &&
         (blocks || (log->limited && log->options.at_limit == CBUF_LOG_WAIT));
 }
@@ -845,7 +1159,7 @@ CBUF__SLOW int64_t cbuf_log__write(void *self, const void *from, uint64_t n)
 {
     cbuf_log *log = CBUF__AS(cbuf_log *, self);
     const unsigned char *rows = CBUF__AS(const unsigned char *, from);
-    int64_t until = 0, ns, put = cbuf_log__move(log);
+    int64_t until = 0, ns, put = log->ring->many ? 0 : cbuf_log__move(log);
     uint64_t done = 0;
     while (put >= 0 && done < n) {
         put = cbuf_log__try(log, rows + cbuf__span(done, log->ring->row_bytes), n - done);
@@ -857,7 +1171,7 @@ CBUF__SLOW int64_t cbuf_log__write(void *self, const void *from, uint64_t n)
         if (!put) put = CBUF_ETIMEDOUT;
     }
     if (done < n && (put == 0 || put == CBUF_ENOSPACE)) {
-        cbuf__count(&log->ring->file->dropped, n - done);
+        cbuf__tally(log->ring, &log->ring->file->dropped, n - done);
         log->stats.refused += n - done;
     }
     return done || put > 0 ? CBUF__AS(int64_t, done) : put;
@@ -874,6 +1188,7 @@ CBUF__SLOW void cbuf_log__attach(cbuf_log *log)
     log->hook.end = cbuf_log__end;
     log->hook.self = log;
     ring->hook = &log->hook;
+    if (ring->many && ring->claimed) cbuf__publish_many(ring, 0);
     ring->claimed = 0;
     ring->local->plain = ring->local->other = 0;
 }
@@ -884,7 +1199,7 @@ CBUF__SLOW void cbuf_log__detach(cbuf_log *log)
     ring->hook = NULL;
     ring->local->plain = ring->shared_tail ? ring->local->row_bytes : 0;
     ring->local->other = ring->shared_tail ? 0 : ring->local->row_bytes;
-    ring->reserved = ring->limit = ring->next;
+    if (!ring->many) ring->reserved = ring->limit = ring->next;
 }
 
 /* What tells a ring from another: a ring in memory has no random number. */
@@ -905,6 +1220,8 @@ CBUF__SLOW int cbuf_log__resolve(
     if (error) return cbuf__fail(file, error, "the ring");
     if (!ring->producer) return cbuf__fail(file, CBUF_EROLE, "open a log");
     if (ring->hook) return cbuf__fail(file, CBUF_EBUSY, "the ring has a log");
+    if (ring->many && ring->lock_fd < 0)
+        return cbuf__fail(file, CBUF_EINVAL, "a ring of many producers in memory has no log");
     if (!o->every_row && ring->options.on_full != CBUF_SPILL)
         return cbuf__fail(file, CBUF_EINVAL, "on_full is not CBUF_SPILL, and not every_row");
     if (o->existing > CBUF_NEW || o->at_limit > CBUF_LOG_WAIT || o->block_ns < 0 || o->sync_ns < -1)
@@ -926,10 +1243,16 @@ CBUF__SLOW int cbuf_log__resolve(
     return 0;
 }
 
-/* Takes the lock that says that the file is in use; the kernel drops it with the descriptor. */
+/* Takes the locks of the file, which the kernel drops with the descriptor. Byte 1 says that it is
+ * in use, and many producers' handles share it; byte 0 is theirs for a moment, and kept by who is
+ * the only one. */
 CBUF__SLOW int cbuf_log__lock(cbuf_log *log, int fd)
 {
-    int failed = cbuf__lock(fd, CBUF__EXCLUSIVE, 0, false);
+    bool many = log->ring->many;
+    int failed = cbuf__lock(fd, CBUF__EXCLUSIVE, 1, false);
+    log->alone = !failed;
+    if (failed && many) failed = cbuf__lock(fd, CBUF__SHARED, 1, false);
+    if (!failed) failed = cbuf__lock(fd, CBUF__EXCLUSIVE, 0, many);
     if (failed == -EAGAIN || failed == -EACCES)
         return cbuf__fail(&log->scan.file, CBUF_EBUSY, "another handle has the log");
     return failed ? cbuf__fail_errno(&log->scan.file, "locking", -failed) : 0;
@@ -1002,6 +1325,10 @@ CBUF__SLOW int cbuf_log__open_existing(cbuf_log *log, bool *replace)
     if (error) return error;
     if (log->options.existing == CBUF_NEW)
         return cbuf__fail(&scan->file, CBUF_EEXIST, "existing is CBUF_NEW");
+    if (log->options.existing == CBUF_REPLACE && !log->alone)
+        return cbuf__fail(&scan->file, CBUF_EBUSY, "other producers have the log");
+    struct stat file;
+    if (!fstat(fd, &file)) bytes = CBUF__AS(uint64_t, file.st_size); /* now that it stands still */
     *replace = bytes == 0;
     if (*replace) return 0;
     if (log->options.existing == CBUF_REPLACE && cbuf_log__get(fd, magic, 8, 0) == 8)
@@ -1011,75 +1338,85 @@ CBUF__SLOW int cbuf_log__open_existing(cbuf_log *log, bool *replace)
     if (error) return error;
     bool same = scan->id == cbuf_log__id_of(log->ring) && scan->row_bytes == log->ring->row_bytes &&
         log->options.every_row == (scan->flags == CBUF__LOG_EVERY_ROW);
-    *replace = !same && bytes == scan->header_bytes;
+    *replace = !same && bytes == scan->header_bytes && log->alone;
     if (same || *replace) return 0;
+    if (!log->alone) return cbuf__fail(&scan->file, CBUF_EBUSY, "another ring's producers have it");
     return cbuf__fail(&scan->file, CBUF_EMISMATCH,
         "it holds rows of another ring, or was made with another every_row: replay or remove it");
 }
 
-/* Reads the whole log; finds its end, and where the ring's head is in it. */
-CBUF__SLOW int cbuf_log__recover(cbuf_log *log)
+/* Many producers: whether another that lives has a log open, and not this one. */
+CBUF__SLOW bool cbuf_log__has_other(const cbuf_log *log, uint64_t this_one)
 {
-    cbuf_log_scan *scan = &log->scan;
-    cbuf_ring *ring = log->ring;
-    uint64_t at = scan->at, chain = scan->chain, file_end = scan->limit;
-    uint64_t head = ring->next, first = 0;
-    uint64_t accepted = cbuf__load_relaxed(&ring->file->spill_end);
-    const void *rows;
-    const char *why;
-    int64_t n;
-    while ((n = cbuf_log_next(scan, &rows, &first, &why)) > 0) {
-        if (log->end <= head && first > head && scan->sequence > head)
-            return cbuf__fail_with(&scan->file, CBUF_EFORMAT, "it goes on at row", first,
-                "the ring's head is ", head);
-        log->report.rows += CBUF__AS(uint64_t, n);
-        log->end = scan->sequence;
-        if (log->end <= head) at = scan->at, chain = scan->chain;
+    const cbuf_ring *ring = log->ring;
+    for (uint32_t k = 0; k < ring->options.producers; k++) {
+        const struct cbuf__pen *pen = ring->pens + k;
+        uint64_t other = cbuf__load_acquire(&pen->log);
+        if (pen == ring->pen || !other || other == this_one) continue;
+        if (cbuf__lock(ring->lock_fd, CBUF__EXCLUSIVE, 1 + k, false)) return true;
+        cbuf__lock(ring->lock_fd, CBUF__UNLOCK, 1 + k, false);
     }
-    if (n < 0) return CBUF__AS(int, n);
-    log->bytes = scan->at;
-    log->chain = scan->chain;
-    log->report.bytes_cut = file_end - scan->at;
-    log->report.why = why;
-    if (scan->at < file_end && cbuf_log__cut(log, scan->at))
-        return cbuf__fail_errno(&scan->file, "truncating", errno);
-    scan->limit = scan->at;
-    scan->filled = 0; /* it may hold what was cut */
-    scan->at = at; /* the record that holds head */
-    scan->chain = chain;
-    scan->sequence = 0;
-    log->marked = log->hole_end = scan->at;
-    uint64_t end = log->end > head ? log->end : head;
-    log->report.recovered = end - head;
-    if (accepted != CBUF__FREE && accepted > end) log->report.rows_missing = accepted - end;
-    return 0;
+    return false;
+}
+
+/* Opens the file, or makes it: the only step that one of many producers takes by itself. */
+CBUF__SLOW int cbuf_log__open_file(cbuf_log *log)
+{
+    struct stat file;
+    bool replace = true, many = log->ring->many;
+    int error = 0;
+    if (!lstat(log->scan.file.path, &file)) error = cbuf_log__open_existing(log, &replace);
+    if (!error && many && cbuf_log__has_other(log, replace ? 0 : log->scan.start_chain))
+        return cbuf__fail(&log->scan.file, CBUF_EBUSY, "other producers have another log");
+    if (!error && replace) error = cbuf_log__make(log);
+    if (many) log->ring->next = cbuf__claimed(log->ring);
+    return error ? error : cbuf_log__recover(log);
+}
+
+/* One at a time opens and closes: a lock of the ring's says who. */
+CBUF__SLOW void cbuf_log__gather(const cbuf_ring *ring, int type)
+{
+    if (ring->many) cbuf__lock(ring->lock_fd, type, 1 + CBUF_MAX_PRODUCERS, true);
 }
 
 static inline int cbuf_log_open(cbuf_log *log, cbuf_ring *ring, const cbuf_log_options *options)
 {
-    struct stat file;
-    bool replace = true;
     memset(log, 0, sizeof *log);
     cbuf_log__begin_scan(&log->scan);
     int error = cbuf_log__resolve(log, ring, options);
     if (error) return error;
     log->ring = ring;
     log->options.path = NULL;
-    if (!lstat(log->scan.file.path, &file)) error = cbuf_log__open_existing(log, &replace);
-    if (!error && replace) error = cbuf_log__make(log);
-    if (!error) error = cbuf_log__recover(log);
+    cbuf_log__gather(ring, CBUF__EXCLUSIVE);
+    error = cbuf_log__open_file(log);
     if (error) {
         cbuf_log_scan_close(&log->scan);
+        cbuf_log__gather(ring, CBUF__UNLOCK);
         log->ring = NULL;
         return error;
     }
     log->synced_ns = cbuf__now_ns(CBUF__MONOTONIC);
-    cbuf__count(&ring->file->dropped, log->report.rows_missing);
     cbuf_log__attach(log);
+    if (ring->many) {
+        cbuf__store_release(&ring->pen->log, log->scan.start_chain);
+        cbuf_log__go_on(log); /* an error shows at the next write */
+        cbuf_log__leave(log);
+        cbuf__lock(log->scan.file.fd, CBUF__SHARED, 1, false);
+        cbuf_log__gather(ring, CBUF__UNLOCK);
+        return 0;
+    }
     if (!cbuf_log__is_pending(log)) return cbuf_log__end_episode(log), 0;
     cbuf__store_relaxed(&ring->file->spill_end, log->end);
-    cbuf_log__move(log); /* an error shows at the next write */
+    cbuf_log__move(log); /* as above */
     return 0;
+}
+
+/* Whether a spill's file can go: nothing is in it, and nobody else has it. */
+CBUF__SLOW bool cbuf_log__is_done_with(const cbuf_log *log)
+{
+    if (log->options.every_row || cbuf_log__is_pending(log)) return false;
+    return !log->ring->many || (!cbuf_log__is_spilling(log->ring) &&
+                                   !cbuf__lock(log->scan.file.fd, CBUF__EXCLUSIVE, 1, false));
 }
 
 static inline int cbuf_log_close(cbuf_log *log)
@@ -1088,12 +1425,15 @@ static inline int cbuf_log_close(cbuf_log *log)
     int error = 0;
     if (!ring) return 0;
     if (ring->local->never == UINT64_MAX) { /* not in a forked child */
-        cbuf_log__move(log);
+        cbuf_log__gather(ring, CBUF__EXCLUSIVE);
+        bool done = !cbuf_log__move_now(log) && cbuf_log__is_done_with(log);
         if (log->options.every_row && log->unsynced && log->options.sync_ns >= 0)
             error = cbuf_log_sync(log);
-        bool empty = !log->options.every_row && !cbuf_log__is_pending(log);
         cbuf_log__detach(log);
-        if (empty) unlink(log->scan.file.path);
+        if (done) unlink(log->scan.file.path);
+        cbuf_log_scan_close(&log->scan); /* before another looks whether it is the last one */
+        if (ring->many) cbuf__store_release(&ring->pen->log, 0);
+        cbuf_log__gather(ring, CBUF__UNLOCK);
     }
     ring->hook = NULL;
     log->ring = NULL;
@@ -1109,6 +1449,10 @@ static inline cbuf_log_stats cbuf_log_stats_get(const cbuf_log *log)
     cbuf_log_stats stats = log->stats;
     stats.bytes = log->bytes - log->hole;
     stats.pending = log->ring && cbuf_log__is_pending(log) ? log->end - log->ring->next : 0;
+    if (!log->ring || !log->ring->many) return stats;
+    uint64_t end = cbuf__load_relaxed(&log->ring->file->spill_end);
+    uint64_t claim = cbuf__claimed(log->ring);
+    stats.pending = end > claim ? end - claim : 0;
     return stats;
 }
 

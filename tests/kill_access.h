@@ -22,7 +22,7 @@ static inline void kill_point(void)
 }
 static inline void kill_point_of_load(const cbuf__word *word)
 {
-    static const cbuf__word *last;
+    static __thread const cbuf__word *last;
     if (word != last) kill_point();
     last = word;
 }

@@ -25,6 +25,7 @@ HEAD, RESERVE = 256 // 8, 384 // 8
 STATE, EPOCH, PRODUCER_PID, PRODUCER_STARTED, WAKE_FENCE = range(512 // 8, 512 // 8 + 5)
 DROPPED, WAITS, WAKES, DEMOTIONS, SPILL_END, ABORTED = range(640 // 8, 640 // 8 + 6)
 CLAIM, PENS_HIGH = 768 // 8, 896 // 8
+SPILLING = 1 << 63  # in the claim: rows go through the log
 STATES = {0: "open", 1: "closed", 2: "retired"}
 
 MAX_CAPACITY = 1 << 31

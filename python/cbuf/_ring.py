@@ -214,10 +214,13 @@ class Ring:
         the first one that is not."""
         return self._head()
 
+    def _claim(self):
+        return self._load(_format.CLAIM) & ~_format.SPILLING
+
     def _head(self):
         if not self._many:
             return self._load(_format.HEAD)
-        claim = self._load(_format.CLAIM)  # before the pens, and they before the rows' numbers
+        claim = self._claim()  # before the pens, and they before the rows' numbers
         high = min(self._load(_format.PENS_HIGH), self.facts.producers)
         words = _format.PEN_BYTES // 8
         head = min([claim] + [self._pen(k * words) for k in range(high)])
@@ -366,7 +369,7 @@ class Ring:
 
     def _producer(self, index):
         at = index * (_format.PEN_BYTES // 8)
-        claim = self._load(_format.CLAIM)
+        claim = self._claim()
         begin, end, owned, pid, started_ns = (self._pen(at + k) for k in range(5))
         if not owned:
             return None
