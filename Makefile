@@ -17,7 +17,7 @@ EXAMPLES := $(addprefix $(BUILD)/,producer consumer demo replay embedded raii te
 VERSION  := $(shell sed -n 's/.*CBUF_VERSION "\(.*\)"/\1/p' include/cbuf.h)
 
 .PHONY: help demo check tests model python readme examples headers embedded-symbols bench \
-        bench-quick bench-deps bench-plots install uninstall clean
+        bench-quick bench-deps bench-rfc bench-plots install uninstall clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -61,6 +61,9 @@ bench-quick: ## the same in half a minute, less exactly
 bench-deps: ## install the peers that Debian has
 	@bench/deps
 
+bench-rfc: $(BUILD)/rfc ## the success criteria of the telemetry RFC: rates, one push, memory
+	@$(BUILD)/rfc
+
 bench-plots: ## draw the last run
 	@$(PYTHON) bench/plots.py
 
@@ -91,6 +94,8 @@ clean: ## remove what was built
 $(BUILD)/test_%: tests/test_%.c $(HEADERS) $(wildcard tests/*.h) | $(BUILD)
 	$(CC) -x $(LANGUAGE) -std=$(STD) $(FLAGS) $< -x none -o $@ -lcmocka
 
+$(BUILD)/rfc: bench/rfc.c examples/telemetry.h $(HEADERS) | $(BUILD)
+	$(CC) -std=$(STD) $(FLAGS) $< -o $@
 $(BUILD)/embedded: examples/embedded.c examples/embedded_ring.c $(HEADERS) | $(BUILD)
 	$(CC) -std=$(STD) $(FLAGS) $(filter %.c,$^) -o $@
 $(BUILD)/embedded_ring.o: examples/embedded_ring.c $(HEADERS) | $(BUILD)
