@@ -327,6 +327,7 @@ static void follow_all(struct follower *follower, uint64_t total)
 }
 static void play(bool threads, int on_full, bool every_row, bool in_place, uint32_t count)
 {
+    if (!threads && !fork_wipes()) return; /* a child could not tell the handle from its own */
     struct stage *stage = new_stage(on_full, every_row);
     pthread_t thread[4];
     pid_t process[4];
