@@ -193,8 +193,8 @@ static inline int cbuf_log_open(
     cbuf_log *log, cbuf_ring *ring, const cbuf_log_options *options);
 
 /* Ends it: moves what there is room for, syncs (unless sync_ns is CBUF_FOREVER), and removes a
- * spill's file if it is empty. Before cbuf_close, which does it too. 0, or CBUF_ESYSTEM if the sync
- * failed. */
+ * spill's file if it is empty and no other producer has it. Before cbuf_close, which does it too.
+ * 0, or CBUF_ESYSTEM if the sync failed. */
 static inline int cbuf_log_close(cbuf_log *log);
 
 /* Moves rows into the ring, and waits for room for them, at most timeout_ns (0: not at all;
@@ -973,6 +973,7 @@ CBUF__SLOW int cbuf_log__catch_up(cbuf_log *log)
     scan->limit = bytes > scan->header_bytes ? bytes : scan->header_bytes;
     if (!got) {
         scan->filled = 0;
+        log->noted = 0;
         int error = cbuf_log__find_start(scan);
         return error ? error : cbuf_log__recover(log);
     }
@@ -1016,7 +1017,10 @@ CBUF__SLOW int cbuf_log__go_on(cbuf_log *log)
 {
     if (!cbuf_log__is_spilling(log->ring)) return 0;
     int error = cbuf_log__mend(log);
-    if (!error && cbuf_log__is_pending(log)) return cbuf_log__move(log);
+    if (!error && cbuf_log__is_pending(log)) {
+        cbuf__store_relaxed(&log->ring->file->spill_end, log->end);
+        return cbuf_log__move(log);
+    }
     if (error || !cbuf_log__is_spilling(log->ring)) return error;
     cbuf_log__end_episode(log);
     cbuf__sweep_dead(log->ring); /* what is claimed and not in the log is given up */
@@ -1031,7 +1035,12 @@ CBUF__SLOW int cbuf_log__enter(cbuf_log *log)
     if (failed) log->stats.last_errno = -failed, log->stats.failures++;
     if (failed) return CBUF_ESYSTEM;
     int error = cbuf_log__catch_up(log);
-    if (!error) error = cbuf_log__go_on(log);
+    if (error) { /* it knows nothing that it could note */
+        log->noted = 0;
+        cbuf__lock(log->scan.file.fd, CBUF__UNLOCK, 0, false);
+        return error;
+    }
+    error = cbuf_log__go_on(log);
     if (error) cbuf_log__leave(log);
     return error;
 }

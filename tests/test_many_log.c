@@ -10,15 +10,17 @@
 #include <pthread.h>
 
 static bool torn_writes; /* a write to the file comes in two halves: there can be a death between */
+static int failing; /* the errno of the next write, of which a half is done; or 0 */
 
 static ssize_t write_in_halves(int fd, const struct iovec *parts, int n, off_t at)
 {
     unsigned char all[8192];
     size_t total = parts[0].iov_len + parts[1].iov_len, half = total / 2;
-    if (!torn_writes || total > sizeof all) return pwritev(fd, parts, n, at);
+    if ((!torn_writes && !failing) || total > sizeof all) return pwritev(fd, parts, n, at);
     memcpy(all, parts[0].iov_base, parts[0].iov_len);
     memcpy(all + parts[0].iov_len, parts[1].iov_base, parts[1].iov_len);
     CHECK_IS(pwrite(fd, all, half, at), half);
+    if (failing) return errno = failing, failing = 0, -1;
     CHECK_IS(pwrite(fd, all + half, total - half, at + (off_t)half), total - half);
     return (ssize_t)total;
 }
@@ -325,6 +327,7 @@ static void follow_all(struct follower *follower, uint64_t total)
 }
 static void play(bool threads, int on_full, bool every_row, bool in_place, uint32_t count)
 {
+    if (!threads && !fork_wipes()) return; /* a child could not tell the handle from its own */
     struct stage *stage = new_stage(on_full, every_row);
     pthread_t thread[4];
     pid_t process[4];
@@ -726,6 +729,44 @@ static void at_its_limit_rows_are_refused_and_counted(void **state)
     free(follower);
     end_stage(stage);
 }
+static void a_write_that_fails_costs_its_own_rows_only(void **state)
+{
+    (void)state;
+    for (int kind = 0; kind < 4; kind++) {
+        struct stage *stage = new_stage(CBUF_SPILL, kind / 2 != 0);
+        static struct producer p, q;
+        cbuf_log_options options = log_options(stage);
+        int error = kind % 2 ? ENOSPC : EIO;
+        options.at_limit = CBUF_LOG_REFUSE;
+        join_ring(&p, stage);
+        join_ring(&q, stage);
+        CHECK_IS(cbuf_log_open(&p.log, &p.ring, &options), 0);
+        CHECK_IS(cbuf_log_open(&q.log, &q.ring, &options), 0);
+        struct follower *follower = new_follower(stage);
+        for (uint32_t k = 0; k < 60; k++) {
+            struct producer *one = k % 3 ? &p : &q;
+            struct life *life = &stage->life[one->life];
+            if (k == 8 || k % 7 == 0) failing = error; /* once it is the first that is spilled */
+            bool full = cbuf_head(&p.ring) >= follower->reader.cursor + CAPACITY;
+            bool fails = failing && (stage->every_row || full);
+            int64_t put = try_produce(one, 2);
+            if (fails) CHECK(put == (error == EIO ? CBUF_ESYSTEM : CBUF_ENOSPACE) && !failing);
+            else CHECK_IS(put, 2);
+            failing = 0;
+            life->attempted = life->confirmed;
+            if (k == 40) drain(&q, follower);
+        }
+        drain(&p, follower);
+        check_lives(follower);
+        CHECK_IS(cbuf_log_stats_get(&p.log).failures + cbuf_log_stats_get(&q.log).failures > 5, 1);
+        if (stage->every_row) check_log(follower, NULL);
+        cbuf_close(&p.ring);
+        cbuf_close(&q.ring);
+        end_follower(follower);
+        free(follower);
+        end_stage(stage);
+    }
+}
 static void damage_while_it_is_open_is_counted_and_stops_nobody(void **state)
 {
     (void)state;
@@ -783,6 +824,7 @@ int main(void)
         TEST(who_has_no_log_waits_for_the_end_of_an_episode),
         TEST(all_have_the_same_file),
         TEST(at_its_limit_rows_are_refused_and_counted),
+        TEST(a_write_that_fails_costs_its_own_rows_only),
         TEST(damage_while_it_is_open_is_counted_and_stops_nobody),
     };
     const char *kills = getenv("CBUF_MANY_LOG_KILLS");
