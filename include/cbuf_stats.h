@@ -78,6 +78,12 @@ CBUF__SLOW int64_t cbuf__time_of(const cbuf_ring *ring, uint64_t sequence)
     return cbuf__field(ring, sequence, ring->time_offset, 8, &time) ? time : INT64_MIN;
 }
 
+/* Times come from rows, whatever these say: this wraps. */
+CBUF__INLINE int64_t cbuf__between(int64_t from, int64_t to)
+{
+    return CBUF__AS(int64_t, CBUF__AS(uint64_t, to) - CBUF__AS(uint64_t, from));
+}
+
 static inline int cbuf_stats_get(const cbuf_ring *ring, cbuf_stats *stats)
 {
     const struct cbuf__file *file = ring->file;
@@ -101,7 +107,8 @@ static inline int cbuf_stats_get(const cbuf_ring *ring, cbuf_stats *stats)
     stats->closed = state == CBUF__CLOSED;
     stats->retired = state == CBUF__RETIRED;
     int64_t newest = stats->written ? cbuf__time_of(ring, stats->written - 1) : INT64_MIN;
-    stats->newest_age_ns = newest == INT64_MIN ? -1 : cbuf__now_ns(CBUF__REALTIME) - newest;
+    stats->newest_age_ns =
+        newest == INT64_MIN ? -1 : cbuf__between(newest, cbuf__now_ns(CBUF__REALTIME));
     for (uint32_t k = 0; ring->readers && k < ring->options.max_readers; k++)
         stats->readers += cbuf__load_relaxed(&ring->readers->slots[k].owned) != 0;
     return 0;
@@ -134,7 +141,8 @@ static inline int cbuf_reader_stats_get(
     uint64_t next = stats->cursor > oldest ? stats->cursor : oldest;
     int64_t newest = head ? cbuf__time_of(ring, head - 1) : INT64_MIN;
     int64_t behind = next < head ? cbuf__time_of(ring, next) : newest;
-    stats->lag_ns = newest == INT64_MIN || behind == INT64_MIN ? -1 : newest - behind;
+    stats->lag_ns =
+        newest == INT64_MIN || behind == INT64_MIN ? -1 : cbuf__between(behind, newest);
     return 1;
 }
 
