@@ -625,7 +625,7 @@ TEST(advice_finds_steps_and_widths_and_a_ring_made_so_takes_what_was_promised)
     assert_int_equal(cbuf_write_n(&pair.ring, rows, N), N);
     for (uint32_t k = 0; k < advice.delta_count; k++) {
         escapes += escapes_of(&pair.ring, k);
-        assert_true(escapes_of(&pair.ring, k) == (uint64_t)(advice.escapes[k] * N + 0.5));
+        assert_true(escapes_of(&pair.ring, k) == (uint64_t)(advice.escapes[k] * (double)N + 0.5));
         if (!strcmp(advice.deltas[k].name, "bid"))
             assert_memory_equal(&advice.deltas[k].step, &cent, sizeof cent);
         if (!strcmp(advice.deltas[k].name, "ask"))
