@@ -11,9 +11,9 @@
  *   n = telemetry_take_batch(&buffer, events, 64);
  *   telemetry_close(&buffer);
  *
- * One producer's thread pushes and one consumer's thread takes, at the same time. Other processes
- * take through telemetry_attach, or look on with anything that reads a ring (python3 -m cbuf tail
- * app). Texts are cut to the width of their column.
+ * Whoever opens it pushes, and one thread takes, at the same time. Other threads and processes push
+ * through telemetry_join, as many as 64, take through telemetry_attach, or look on with anything that
+ * reads a ring (python3 -m cbuf tail app). Texts are cut to the width of their column.
  *
  * SPDX-License-Identifier: MIT
  */
@@ -77,9 +77,8 @@ static inline const char *telemetry_error(const struct telemetry *buffer)
     return *of_log ? of_log : cbuf_error(&buffer->ring);
 }
 
-/* Opens a ring of that name and capacity, or continues it. `spill` is the path of the file that
- * TELEMETRY_SPILL_TO_DISK writes to, NULL: beside the ring. 0, or an error of cbuf's. */
-static inline int telemetry_open(struct telemetry *buffer, const char *name, uint64_t capacity,
+/* One more producer, in a thread or process of its own; otherwise as telemetry_open. */
+static inline int telemetry_join(struct telemetry *buffer, const char *name, uint64_t capacity,
     enum telemetry_policy policy, const char *spill)
 {
     cbuf_options options;
@@ -93,12 +92,22 @@ static inline int telemetry_open(struct telemetry *buffer, const char *name, uin
     options.column_count = sizeof telemetry_columns / sizeof telemetry_columns[0];
     options.row_bytes = sizeof(struct telemetry_event);
     options.on_full = (uint8_t)policy;
+    options.producers = 64;
     log.path = spill;
     int error = cbuf_create(&buffer->ring, &options);
     if (!error && policy == TELEMETRY_SPILL_TO_DISK)
         error = cbuf_log_open(&buffer->log, &buffer->ring, &log);
-    if (!error) error = cbuf_reader_open(&buffer->reader, &buffer->ring, NULL);
     return error;
+}
+
+/* Opens a ring of that name and capacity, or continues it, to push and to take. `spill` is the path
+ * of the file that TELEMETRY_SPILL_TO_DISK writes to, NULL: beside the ring. 0, or an error of
+ * cbuf's. */
+static inline int telemetry_open(struct telemetry *buffer, const char *name, uint64_t capacity,
+    enum telemetry_policy policy, const char *spill)
+{
+    int error = telemetry_join(buffer, name, capacity, policy, spill);
+    return error ? error : cbuf_reader_open(&buffer->reader, &buffer->ring, NULL);
 }
 
 /* Opens it in another process, to take. */
