@@ -174,9 +174,6 @@ static void consume(void *unused)
 
 static void set_up(const void *arguments)
 {
-    static cbuf_ring kept[HANDLES];
-    static uint64_t kept_memory[sizeof model_memory / 8];
-    static const void *kept_key;
     setting = arguments;
     cbuf_options options = { .capacity = setting->capacity, .reserve_step = setting->step,
                              .on_full = setting->on_full, .producers = HANDLES,
@@ -184,20 +181,7 @@ static void set_up(const void *arguments)
     model_make_ring(arguments, &options, (struct model_shape){ 2, !setting->in_place });
     memset(finished, 0, sizeof finished);
     memset(seen, 0, sizeof seen);
-    if (kept_key != arguments) {
-        kept[0] = model_ring;
-        kept[0].local = &kept[0].in_handle;
-        for (unsigned p = 1; p < HANDLES; p++)
-            checker_assert(cbuf_join_in(&kept[p], model_memory, sizeof model_memory) == 0);
-        memcpy(kept_memory, model_memory, sizeof kept_memory);
-        kept_key = arguments;
-    }
-    memcpy(model_memory, kept_memory, sizeof kept_memory);
-    for (unsigned p = 0; p < HANDLES; p++) {
-        handles[p] = kept[p];
-        handles[p].local = &handles[p].in_handle;
-        handles[p].wake_at = &handles[p].local->never;
-    }
+    model_join(handles, HANDLES, arguments);
     model_ring = handles[2];
     model_ring.local = &model_ring.in_handle;
     model_ring.wake_at = &model_ring.local->never;

@@ -75,6 +75,29 @@ static inline void model_attach(cbuf_ring handles[2], const void *key)
     kept_key = key;
 }
 
+/* Gives COUNT handles of producers, the first of them the one that made the ring; KEY as above. */
+static inline void model_join(cbuf_ring *handles, unsigned count, const void *key)
+{
+    static cbuf_ring kept[4];
+    static uint64_t kept_memory[sizeof model_memory / 8];
+    static const void *kept_key;
+    checker_assert(count <= sizeof kept / sizeof kept[0]);
+    if (kept_key != key) {
+        kept[0] = model_ring;
+        kept[0].local = &kept[0].in_handle;
+        for (unsigned p = 1; p < count; p++)
+            checker_assert(cbuf_join_in(&kept[p], model_memory, sizeof model_memory) == 0);
+        memcpy(kept_memory, model_memory, sizeof kept_memory);
+        kept_key = key;
+    }
+    memcpy(model_memory, kept_memory, sizeof kept_memory);
+    for (unsigned p = 0; p < count; p++) {
+        handles[p] = kept[p];
+        handles[p].local = &handles[p].in_handle;
+        handles[p].wake_at = &handles[p].local->never;
+    }
+}
+
 /* Names for traces. */
 static inline void model_name_words(void)
 {
