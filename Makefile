@@ -13,7 +13,8 @@ FLAGS     = -Iinclude -Itests -pthread $(STRICT) $(CFLAGS)
 
 HEADERS  := $(wildcard include/*.h)
 TESTS    := $(patsubst tests/%.c,$(BUILD)/%,$(wildcard tests/test_*.c))
-EXAMPLES := $(addprefix $(BUILD)/,producer consumer demo replay embedded raii telemetry epoll sized_ring pipeline many workers)
+EXAMPLES := $(addprefix $(BUILD)/,producer consumer demo replay embedded raii telemetry epoll \
+              sized_ring pipeline many workers)
 VERSION  := $(shell sed -n 's/.*CBUF_VERSION "\(.*\)"/\1/p' include/cbuf.h)
 
 .PHONY: help demo check tests model python readme examples headers embedded-symbols bench \
@@ -31,7 +32,8 @@ check: ## install what the tests need if it is missing, then run every test
 	@$(MAKE) --no-print-directory headers tests model embedded-symbols examples readme python
 
 tests: $(TESTS) ## the C tests, with cmocka (CC, STD, LANGUAGE, CFLAGS)
-	@for test in $(TESTS); do echo "== $$test"; $(CBUF_TEST_RUNNER) $$test || exit 1; done
+	@for test in $(TESTS); do echo "== $$test"; \
+	    timeout 900 $(CBUF_TEST_RUNNER) $$test || { echo "$$test: ended with $$?"; exit 1; }; done
 
 model: ## the exhaustive memory-model check of the shipping header, and of its wrong variants
 	@tests/model/run

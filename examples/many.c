@@ -46,12 +46,16 @@ static void produce(const cbuf_options *options, uint32_t producer)
     cbuf_close(&ring); /* the last one to do so tells the reader that no more will come */
 }
 
-/* Reads until the last producer has closed the ring; returns how many rows. */
-static uint64_t consume(cbuf_reader *reader)
+/* Reads until the last producer has closed the ring, or died: then it is open, and another could
+ * join. Returns how many rows. */
+static uint64_t consume(const cbuf_ring *ring, cbuf_reader *reader)
 {
     static struct event events[256];
     uint64_t next[PRODUCERS] = { 0 }, rows = 0;
-    while (cbuf_wait(reader, 1, CBUF_FOREVER) > 0) {
+    for (;;) {
+        int alive = cbuf_producer_alive(ring); /* before the wait: what it wrote is seen after it */
+        int64_t there = cbuf_wait(reader, 1, 1000000000);
+        if (there < 0 || (!there && !alive)) break;
         int64_t n = event_read(reader, events, 256);
         for (int64_t i = 0; i < n; i++) {
             uint64_t *expected = &next[events[i].producer % PRODUCERS];
@@ -85,7 +89,7 @@ static void run(const char *policy, uint8_t on_full)
     do cbuf_stats_get(&ring, &stats);
     while (stats.epoch < PRODUCERS + 1 && !sched_yield()); /* until all have joined */
     cbuf_close(&keeper);
-    unsigned long long rows = consume(&reader);
+    unsigned long long rows = consume(&ring, &reader);
     while (wait(NULL) > 0) {}
     cbuf_stats_get(&ring, &stats);
     printf("%-12s %7llu read, %6llu lost, %6llu dropped, %llu given up\n", policy, rows,
