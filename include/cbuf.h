@@ -813,6 +813,10 @@ CBUF__INLINE uint64_t cbuf__round_up(uint64_t value, uint64_t to)
 {
     return (value + to - 1) / to * to;
 }
+CBUF__INLINE bool cbuf__has(const cbuf__facts *facts, uint64_t feature)
+{
+    return (facts->features & feature) != 0;
+}
 CBUF__INLINE uint64_t cbuf__pens_offset(const cbuf__facts *facts) /* behind the gates */
 {
     return cbuf__round_up(facts->gates_offset + 8ull * facts->max_readers, CBUF__LINE);
@@ -2423,6 +2427,25 @@ CBUF__SLOW int cbuf__fail_with(cbuf_ring *ring, int code, const char *what, uint
     return code;
 }
 
+typedef struct cbuf__limit { /* a number, and what it must lie between */
+    const char *what;
+    uint64_t is, least, most;
+} cbuf__limit;
+#define CBUF__COUNT_OF(array) (sizeof(array) / sizeof((array)[0]))
+/* 0, or `code` and the first of the numbers that does not. */
+CBUF__SLOW int cbuf__check_limits(
+    cbuf_ring *ring, int code, const cbuf__limit *limits, size_t count)
+{
+    for (const cbuf__limit *l = limits; l < limits + count; l++) {
+        bool low = l->is < l->least;
+        if (!low && l->is <= l->most) continue;
+        return cbuf__fail_with(ring, code, l->what, l->is,
+            l->least == l->most ? "wanted is " : low ? "the least is " : "the limit is ",
+            low ? l->least : l->most);
+    }
+    return 0;
+}
+
 CBUF__SLOW void cbuf__say_type(cbuf__text *text, uint32_t type)
 {
     static const char *const kinds[] = { "", "int", "uint", "float", "bool", "timestamp[ns]", "S",
@@ -2492,9 +2515,8 @@ CBUF__SLOW void cbuf__write_delta(
 CBUF__SLOW void cbuf__write_schema(cbuf__text *text, const cbuf__facts *facts,
     const cbuf_options *options, const cbuf__codec *codec)
 {
-    bool dense = (facts->features & CBUF__DENSE) != 0;
     cbuf__say(text, "{\"format\":\"cbuf 1.0\",\"layout\":");
-    cbuf__say(text, dense ? "\"dense\"" : "\"numbered\"");
+    cbuf__say(text, cbuf__has(facts, CBUF__DENSE) ? "\"dense\"" : "\"numbered\"");
     cbuf__say_number(text, ",\"capacity\":", facts->capacity);
     cbuf__say_number(text, ",\"row_bytes\":", facts->row_bytes);
     cbuf__say_number(text, ",\"stride\":", facts->stride);
@@ -2799,77 +2821,40 @@ CBUF__SLOW const char *cbuf__column_fault(const cbuf_column *column)
     return column->offset > CBUF_MAX_ROW_BYTES ? "a column's offset is too large" : NULL;
 }
 
-CBUF__SLOW int cbuf__resolve_block(cbuf_ring *ring)
+/* Checks the columns one by one, and finds where the last one ends. */
+CBUF__SLOW int cbuf__check_columns(cbuf_ring *ring, const cbuf_options *o, uint32_t *end)
 {
-    cbuf_options *o = &ring->options;
-    uint64_t block = 1, half = o->capacity / 2;
-    while (block < (o->block_rows ? o->block_rows : 64)) block *= 2;
-    if (!o->block_rows && block > half) block = half;
-    o->block_rows = CBUF__AS(uint32_t, block);
-    return block <= half ? 0 : cbuf__fail_with(ring, CBUF_EINVAL, "block_rows", block,
-                                   "half the capacity is ", half);
-}
-
-/* Checks the options against the limits and puts the defaults in: ring->options. */
-CBUF__SLOW int cbuf__resolve_options(cbuf_ring *ring, const cbuf_options *options, uint32_t *end)
-{
-    cbuf_options *o = &ring->options;
-    uint64_t power = 2;
-    *o = *options;
     *end = 0;
-    if (!o->columns || !o->column_count || o->column_count > CBUF_MAX_COLUMNS)
-        return cbuf__fail_with(ring, CBUF_EINVAL, "column_count", o->column_count, "the limit is ",
-            CBUF_MAX_COLUMNS);
     for (uint32_t k = 0; k < o->column_count; k++) {
         const char *fault = cbuf__column_fault(o->columns + k);
         if (fault) return cbuf__fail(ring, CBUF_ESCHEMA, fault);
         uint32_t ends = o->columns[k].offset + CBUF_TYPE_BYTES(o->columns[k].type);
         if (ends > *end) *end = ends;
     }
-    if (!o->row_bytes) o->row_bytes = *end;
-    if (o->row_bytes > CBUF_MAX_ROW_BYTES)
-        return cbuf__fail_with(ring, CBUF_EINVAL, "row_bytes", o->row_bytes, "the limit is ",
-            CBUF_MAX_ROW_BYTES);
-    if (*end > o->row_bytes)
-        return cbuf__fail_with(ring, CBUF_EINVAL, "row_bytes", o->row_bytes,
-            "the last column ends at ", *end);
-    if (!o->capacity) o->capacity = 65536;
-    if (o->capacity > CBUF_MAX_CAPACITY)
-        return cbuf__fail_with(ring, CBUF_EINVAL, "capacity", o->capacity, "the limit is ",
-            CBUF_MAX_CAPACITY);
-    while (power < o->capacity) power *= 2;
-    o->capacity = power;
-    uint64_t step = power > 65536 ? 1024 : power >= 128 ? power / 64 : 1;
-    if (!o->reserve_step) o->reserve_step = CBUF__AS(uint32_t, step);
-    if (o->reserve_step > power / 2)
-        return cbuf__fail_with(ring, CBUF_EINVAL, "reserve_step", o->reserve_step,
-            "half the capacity is ", power / 2);
-    int error = cbuf__resolve_block(ring);
-    if (error) return error;
-    if (!o->max_readers) o->max_readers = 64;
-    if (o->max_readers > CBUF_MAX_READERS)
-        return cbuf__fail_with(ring, CBUF_EINVAL, "max_readers", o->max_readers, "the limit is ",
-            CBUF_MAX_READERS);
-    if (!o->producers) o->producers = 1;
-    if (o->producers > CBUF_MAX_PRODUCERS)
-        return cbuf__fail_with(ring, CBUF_EINVAL, "producers", o->producers, "the limit is ",
-            CBUF_MAX_PRODUCERS);
-    if (o->producers > 1 && (o->layout != CBUF_NUMBERED || o->locked || o->delta_count ||
-                                o->capacity > 1u << 30))
-        return cbuf__fail(ring, CBUF_EINVAL, "many producers need the numbered layout, no lock, no "
-                                             "delta columns, and a capacity of at most 2^30");
-    bool known = o->layout <= CBUF_DENSE && o->on_full <= CBUF_SPILL &&
-        o->existing <= CBUF_NEW && o->block_ns >= 0 && o->demote_ns >= 0;
-    return known ? 0 : cbuf__fail(ring, CBUF_EINVAL,
-                           "layout, on_full, existing, block_ns or demote_ns has no such value");
+    if (!o->row_bytes || *end <= o->row_bytes) return 0;
+    return cbuf__fail_with(
+        ring, CBUF_EINVAL, "row_bytes", o->row_bytes, "the last column ends at ", *end);
+}
+
+/* The first of least, 2 least, 4 least ... that is not below the value. */
+CBUF__INLINE uint64_t cbuf__power_from(uint64_t least, uint64_t value)
+{
+    while (least < value) least *= 2;
+    return least;
 }
 
 /* Puts the columns into the codec, in the order of their offsets. The fault, or NULL. */
 CBUF__SLOW const char *cbuf__plan_deltas(
-    cbuf__codec *codec, const cbuf_options *o, cbuf__facts *facts)
+    cbuf__codec *codec, const cbuf_options *o, cbuf__facts *f)
 {
+    uint64_t half = f->capacity / 2, block = o->block_rows;
     uint32_t index = 0;
     if (!o->delta_count) return NULL;
+    if (!block) block = half < 64 ? half : 64;
+    if (block < half) block = cbuf__power_from(1, block);
+    f->block_rows = CBUF__AS(uint32_t, block);
+    f->delta_count = o->delta_count;
+    f->features |= CBUF__DELTA;
     for (const cbuf_column *c = NULL; (c = cbuf__next_column(o, c)) != NULL; index++) {
         const cbuf_delta *delta = NULL;
         for (uint32_t k = 0; k < o->delta_count && !delta; k++)
@@ -2878,78 +2863,8 @@ CBUF__SLOW const char *cbuf__plan_deltas(
         if (fault) return fault;
     }
     cbuf__place_columns(codec);
-    facts->delta_count = codec->deltas;
-    facts->features = CBUF__DELTA;
     if (codec->deltas < o->delta_count) return "a delta names no column, or one that another names";
-    if (o->in_place) return "rows with delta columns cannot be in_place";
-    if (o->row_bytes > 4096 || codec->stored_bytes > 4088)
-        return "rows with delta columns have more than 4,096 bytes";
-    return NULL;
-}
-
-/* Words of counters, and of a bit for each page of the plane. */
-CBUF__INLINE uint64_t cbuf__delta_words(const cbuf__facts *facts)
-{
-    uint64_t pages = facts->delta_count * facts->capacity / 512;
-    return facts->delta_count ? facts->delta_count + pages / 64 + 1 : 0;
-}
-/* Where the ring has what delta columns need; the places of gates and rows are known before. */
-CBUF__SLOW void cbuf__place_deltas(cbuf__facts *facts, uint32_t block_rows, uint64_t page)
-{
-    uint64_t words = facts->delta_count * facts->capacity;
-    facts->block_rows = block_rows;
-    facts->escapes_offset = facts->gates_offset + 8ull * facts->max_readers;
-    facts->bases_offset = facts->rows_offset + facts->capacity * facts->stride;
-    facts->plane_offset = cbuf__round_up(facts->bases_offset + 8 * (words / block_rows), page);
-    facts->file_bytes = cbuf__round_up(facts->plane_offset + 8 * words, page);
-}
-
-/* Finds where everything goes. `page`: 4096 in a file, CBUF__LINE in memory. */
-CBUF__SLOW int cbuf__resolve(
-    cbuf_ring *ring, const cbuf_options *options, uint64_t page, cbuf__facts *facts)
-{
-    const cbuf_options *o = &ring->options;
-    uint32_t end;
-    int error = cbuf__resolve_options(ring, options, &end);
-    memset(facts, 0, sizeof *facts);
-    if (error) return error;
-    bool dense = o->layout == CBUF_DENSE;
-    const char *fault = cbuf__plan_deltas(&ring->codec, options, facts);
-    if (fault) return cbuf__fail(ring, CBUF_ESCHEMA, fault);
-    bool shared = !dense && !o->in_place && o->row_bytes % 8 == 0 && end + 4 <= o->row_bytes;
-    uint64_t stride = cbuf__round_up(o->row_bytes + (dense || shared ? 0u : 4u), 8);
-    if (facts->delta_count)
-        stride = cbuf__round_up(ring->codec.stored_bytes + (dense ? 0u : 4u), 8);
-    for (uint64_t size = 8; o->pad_rows && size <= 64; size *= 2)
-        if (stride <= size && stride > size / 2) stride = size;
-    shared = facts->delta_count ? !dense : shared && stride == o->row_bytes;
-    memcpy(facts->magic, CBUF__MAGIC, 8);
-    facts->byte_order = CBUF__BYTE_ORDER;
-    facts->major = CBUF__MAJOR;
-    facts->minor = CBUF__MINOR;
-    if (dense) facts->features |= CBUF__DENSE;
-    if (shared) facts->features |= CBUF__SHARED_TAIL;
-    if (o->locked) facts->features |= CBUF__LOCKED;
-    if (o->producers > 1) facts->features |= CBUF__MANY;
-    facts->producers = o->producers > 1 ? o->producers : 0;
-    facts->capacity = o->capacity;
-    facts->row_bytes = o->row_bytes;
-    facts->stride = CBUF__AS(uint32_t, stride);
-    facts->reserve_step = o->reserve_step;
-    facts->max_readers = o->max_readers;
-    facts->on_full = o->on_full;
-    facts->column_count = o->column_count;
-    facts->schema_offset = sizeof(struct cbuf__file);
-    uint64_t schema_end = facts->schema_offset + 512u + 112u * o->column_count;
-    if (facts->delta_count) schema_end += 16u * o->column_count + 64u * facts->delta_count;
-    facts->gates_offset = CBUF__AS(uint32_t, cbuf__round_up(schema_end, CBUF__LINE));
-    uint64_t words = facts->max_readers + cbuf__delta_words(facts);
-    uint64_t words_end = facts->gates_offset + 8 * words, pens_end = cbuf__pens_end(facts);
-    facts->rows_offset = cbuf__round_up(words_end > pens_end ? words_end : pens_end, page);
-    facts->file_bytes = cbuf__round_up(facts->rows_offset + facts->capacity * stride, page);
-    if (facts->delta_count) cbuf__place_deltas(facts, o->block_rows, page);
-    return facts->file_bytes <= SIZE_MAX / 2 ? 0 : cbuf__fail_with(ring, CBUF_EINVAL,
-        "the ring's size", facts->file_bytes, "the limit is ", SIZE_MAX / 2);
+    return o->in_place ? "rows with delta columns cannot be in_place" : NULL;
 }
 
 CBUF__INLINE size_t cbuf__readers_size(uint64_t slots)
@@ -2957,71 +2872,146 @@ CBUF__INLINE size_t cbuf__readers_size(uint64_t slots)
     return offsetof(struct cbuf__readers, slots) + cbuf__span(slots, sizeof(struct cbuf__slot));
 }
 
-/* The same of what delta columns need. */
-CBUF__SLOW bool cbuf__check_deltas(const cbuf__facts *f, uint64_t rows_end, uint64_t bytes)
+/* Finds where the parts behind the schema go: gates, pens, counters of escapes with a bit for each
+ * page of their plane; rows; bases, plane; in memory the readers' table. */
+CBUF__SLOW void cbuf__place(cbuf__facts *f, bool in_file)
 {
-    uint64_t words = f->delta_count * f->capacity, block = f->block_rows;
-    uint64_t gates_end = f->gates_offset + 8ull * f->max_readers, plane = f->plane_offset;
-    bool dense = (f->features & CBUF__DENSE) != 0, shared = (f->features & CBUF__SHARED_TAIL) != 0;
-    if (!f->delta_count || f->delta_count > CBUF_MAX_DELTAS || dense == shared) return false;
-    if (!block || block & (block - 1) || block > f->capacity / 2) return false;
-    if (f->escapes_offset % 8 || f->bases_offset % 8 || plane % (f->readers_offset ? 8 : 4096))
-        return false;
-    if (f->escapes_offset < gates_end || f->escapes_offset > f->rows_offset ||
-        (f->rows_offset - f->escapes_offset) / 8 < cbuf__delta_words(f))
-        return false;
-    return f->bases_offset >= rows_end && f->bases_offset <= bytes && plane <= bytes &&
-        plane >= f->bases_offset + 8 * (words / block) && 8 * words <= bytes - plane &&
-        f->row_bytes <= CBUF__BUFFER / 2 && f->stride <= CBUF__BUFFER / 2 &&
-        (!f->readers_offset || f->readers_offset >= plane + 8 * words);
+    const uint64_t page = in_file ? 4096 : CBUF__LINE, words = f->delta_count * f->capacity;
+    uint64_t end = cbuf__pens_end(f);
+    if (f->delta_count) {
+        f->escapes_offset = f->gates_offset + 8ull * f->max_readers;
+        end = f->escapes_offset + 8 * (f->delta_count + words / (512 * 64) + 1);
+    }
+    f->rows_offset = cbuf__round_up(end, page);
+    end = f->rows_offset + f->capacity * f->stride;
+    if (f->delta_count) {
+        f->bases_offset = end;
+        f->plane_offset = cbuf__round_up(end + 8 * (words / f->block_rows), page);
+        end = f->plane_offset + 8 * words;
+    }
+    f->file_bytes = cbuf__round_up(end, page);
+    if (in_file) return;
+    f->readers_offset = f->file_bytes;
+    f->file_bytes += cbuf__readers_size(f->max_readers);
 }
 
-/* Whether the facts of a file or memory of `bytes` bytes make sense, alone and together: 0, or an
- * error and *why. Nothing of the file is used that has not passed here. */
-CBUF__SLOW int cbuf__check_facts(const cbuf__facts *f, uint64_t bytes, const char **why)
+/* Whether what begins with these facts is a ring that this program knows. */
+CBUF__SLOW int cbuf__check_mark(
+    cbuf_ring *ring, const cbuf__facts *f, uint64_t bytes, bool in_file)
 {
-    bool dense = (f->features & CBUF__DENSE) != 0, shared = (f->features & CBUF__SHARED_TAIL) != 0;
-    bool many = (f->features & CBUF__MANY) != 0, locked = (f->features & CBUF__LOCKED) != 0;
-    bool delta = (f->features & CBUF__DELTA) != 0;
-    uint64_t rows_end = f->rows_offset + f->capacity * f->stride; /* looked at when both are sane */
-    uint64_t readers = f->readers_offset;
-    *why = "it does not begin with a ring's mark";
-    if (bytes < sizeof(struct cbuf__file) || memcmp(f->magic, CBUF__MAGIC, 8)) return CBUF_EFORMAT;
-    *why = "its byte order mark";
-    if (f->byte_order == 0x04030201u) return CBUF_EBYTEORDER;
-    if (f->byte_order != CBUF__BYTE_ORDER) return CBUF_EFORMAT;
-    *why = "its major version is not 1";
-    if (f->major != CBUF__MAJOR) return CBUF_EVERSION;
-    *why = "it has feature bits that are not known";
-    if (f->features & ~CBUF__AS(uint64_t, CBUF__KNOWN)) return CBUF_EFEATURE;
-    *why = "its size is not the one that it was made with";
-    if (f->file_bytes != bytes) return CBUF_EFORMAT;
-    *why = "its row size, stride or layout";
-    if (f->row_bytes < 1 || f->row_bytes > CBUF_MAX_ROW_BYTES) return CBUF_EFORMAT;
-    if (f->stride % 8 || f->stride > CBUF_MAX_ROW_BYTES + 16) return CBUF_EFORMAT;
-    if (!delta && f->stride < f->row_bytes + (dense || shared ? 0u : 4u)) return CBUF_EFORMAT;
-    if (shared && (dense || (!delta && f->stride != f->row_bytes))) return CBUF_EFORMAT;
-    *why = "its capacity, reserve step, policy or number of producers or readers";
-    if (f->capacity < 2 || f->capacity > CBUF_MAX_CAPACITY) return CBUF_EFORMAT;
-    if (f->capacity & (f->capacity - 1) || f->on_full > CBUF_SPILL) return CBUF_EFORMAT;
-    if (f->reserve_step < 1 || f->reserve_step > f->capacity / 2) return CBUF_EFORMAT;
-    if (f->max_readers < 1 || f->max_readers > CBUF_MAX_READERS) return CBUF_EFORMAT;
-    if (many != (f->producers > 1) || f->producers > CBUF_MAX_PRODUCERS) return CBUF_EFORMAT;
-    if (many && (dense || locked || delta || f->capacity > 1u << 30)) return CBUF_EFORMAT;
-    *why = "the place or size of its schema, gates, rows or readers";
-    if (f->schema_offset < sizeof(struct cbuf__file) || f->schema_offset > bytes ||
-        f->schema_bytes > CBUF_MAX_SCHEMA_BYTES || f->gates_offset % 8 ||
-        f->gates_offset < CBUF__AS(uint64_t, f->schema_offset) + f->schema_bytes ||
-        f->rows_offset % 8 || f->rows_offset < cbuf__pens_end(f) ||
-        f->rows_offset > bytes || rows_end > bytes)
-        return CBUF_EFORMAT;
-    if (readers && (readers % 8 || readers < rows_end || readers > bytes ||
-                       bytes - readers < cbuf__readers_size(f->max_readers)))
-        return CBUF_EFORMAT;
-    *why = "what it says of its delta columns";
-    if (delta && !cbuf__check_deltas(f, rows_end, bytes)) return CBUF_EFORMAT;
-    *why = NULL;
-    return 0;
+    const uint64_t known = CBUF__KNOWN;
+    if (bytes < sizeof(struct cbuf__file) || memcmp(f->magic, CBUF__MAGIC, 8))
+        return cbuf__fail(ring, CBUF_EFORMAT, "it does not begin with a ring's mark");
+    if (f->byte_order != CBUF__BYTE_ORDER)
+        return cbuf__fail(ring, f->byte_order == 0x04030201u ? CBUF_EBYTEORDER : CBUF_EFORMAT,
+            "its byte order mark");
+    if (f->major != CBUF__MAJOR)
+        return cbuf__fail_with(ring, CBUF_EVERSION, "its major version", f->major,
+            "this program knows ", CBUF__MAJOR);
+    if (f->features & ~known)
+        return cbuf__fail_with(ring, CBUF_EFEATURE, "its word of features", f->features,
+            "this program knows ", known);
+    if (in_file == !f->readers_offset) return 0;
+    return cbuf__fail(
+        ring, CBUF_EFORMAT, in_file ? "it was made in memory" : "it was made in a file");
+}
+
+/* Whether the facts of a ring of so many bytes make sense, alone and together: 0, or `code` and
+ * why. No ring is made, and nothing of a ring believed, whose facts have not passed here. */
+CBUF__SLOW int cbuf__check_facts(cbuf_ring *ring, const cbuf__facts *f, uint64_t bytes, int code)
+{
+    bool dense = cbuf__has(f, CBUF__DENSE), shared = cbuf__has(f, CBUF__SHARED_TAIL);
+    bool many = cbuf__has(f, CBUF__MANY), delta = cbuf__has(f, CBUF__DELTA);
+    const uint64_t row_bytes = f->row_bytes, half = f->capacity / 2, end = f->schema_offset;
+    const cbuf__limit limits[] = { { "its size", bytes, f->file_bytes, f->file_bytes },
+        { "row_bytes", row_bytes, 1, delta ? CBUF__BUFFER / 2 : CBUF_MAX_ROW_BYTES },
+        { "the rows' stride", f->stride, delta ? 8 : row_bytes + (dense || shared ? 0u : 4u),
+            delta ? CBUF__BUFFER / 2 : shared ? row_bytes : CBUF_MAX_ROW_BYTES + 16 },
+        { "capacity", f->capacity, 2, CBUF_MAX_CAPACITY },
+        { "reserve_step", f->reserve_step, 1, half },
+        { "max_readers", f->max_readers, 1, CBUF_MAX_READERS },
+        { "producers", f->producers, many ? 2u : 0u, many ? CBUF_MAX_PRODUCERS : 1u },
+        { "on_full", f->on_full, 0, CBUF_SPILL },
+        { "delta_count", f->delta_count, delta, delta ? CBUF_MAX_DELTAS : 0u },
+        { "block_rows", f->block_rows, delta, delta ? half : UINT32_MAX },
+        { "its size", bytes, 0, SIZE_MAX / 2 },
+        { "schema_bytes", f->schema_bytes, 0, CBUF_MAX_SCHEMA_BYTES },
+        { "schema_offset", end, sizeof(struct cbuf__file), UINT32_MAX },
+        { "gates_offset", f->gates_offset, end + f->schema_bytes, UINT32_MAX - 7 } };
+    int error = cbuf__check_limits(ring, code, limits, CBUF__COUNT_OF(limits));
+    if (error) return error;
+    const char *fault = NULL;
+    cbuf__facts placed = *f;
+    cbuf__place(&placed, !f->readers_offset);
+    if (placed.file_bytes <= bytes) placed.file_bytes = bytes; /* it was made of large pages */
+    if (memcmp(&placed, f, sizeof placed)) fault = "the place of its rows, or of what lies around";
+    if (f->stride % 8 || f->gates_offset % 8 || f->capacity & (f->capacity - 1))
+        fault = "its stride, capacity or gates";
+    if (delta && f->block_rows & (f->block_rows - 1)) fault = "block_rows is no power of two";
+    if (shared ? dense : delta && !dense) fault = "its layout";
+    if (cbuf__has(f, CBUF__LOCKED) && f->readers_offset) fault = "a ring in memory cannot be locked";
+    if (many && (dense || cbuf__has(f, CBUF__LOCKED) || delta || f->capacity > 1u << 30))
+        fault = "many producers need the numbered layout, no lock, no delta columns, and a "
+                "capacity of at most 2^30";
+    return fault ? cbuf__fail(ring, code, fault) : 0;
+}
+
+/* How rows lie: their stride, and where their numbers are. The columns end at `end`. */
+CBUF__SLOW void cbuf__shape_rows(
+    const cbuf_options *o, const cbuf__codec *codec, uint32_t end, cbuf__facts *f)
+{
+    bool dense = o->layout == CBUF_DENSE, delta = o->delta_count > 0;
+    bool fits = !o->in_place && f->row_bytes % 8 == 0 && end + 4 <= f->row_bytes; /* the number */
+    uint64_t bytes = delta ? codec->stored_bytes : f->row_bytes;
+    if (!dense && (delta || !fits)) bytes += 4;
+    uint64_t stride = cbuf__round_up(bytes, 8);
+    if (o->pad_rows && stride <= 64) stride = cbuf__power_from(8, stride);
+    f->stride = CBUF__AS(uint32_t, stride);
+    if (dense) f->features |= CBUF__DENSE;
+    else if (delta || (fits && stride == f->row_bytes)) f->features |= CBUF__SHARED_TAIL;
+}
+
+/* The facts of the ring that the options ask for, with the defaults put in. */
+CBUF__SLOW int cbuf__resolve(
+    cbuf_ring *ring, const cbuf_options *o, bool in_file, cbuf__facts *f)
+{
+    const cbuf__limit limits[] = {
+        { "column_count", o->columns ? o->column_count : 0u, 1, CBUF_MAX_COLUMNS },
+        { "layout", o->layout, 0, CBUF_DENSE }, { "existing", o->existing, 0, CBUF_NEW },
+        { "block_ns", CBUF__AS(uint64_t, o->block_ns), 0, INT64_MAX },
+        { "demote_ns", CBUF__AS(uint64_t, o->demote_ns), 0, INT64_MAX } };
+    uint32_t end;
+    ring->options = *o;
+    memset(f, 0, sizeof *f);
+    int error = cbuf__check_limits(ring, CBUF_EINVAL, limits, CBUF__COUNT_OF(limits));
+    if (!error) error = cbuf__check_columns(ring, o, &end);
+    if (error) return error;
+    memcpy(f->magic, CBUF__MAGIC, 8);
+    f->byte_order = CBUF__BYTE_ORDER;
+    f->major = CBUF__MAJOR;
+    f->minor = CBUF__MINOR;
+    f->capacity = o->capacity ? o->capacity : 65536;
+    if (f->capacity <= CBUF_MAX_CAPACITY) f->capacity = cbuf__power_from(2, f->capacity);
+    uint64_t half = f->capacity / 2, step = half < 65536 / 2 ? half / 32 : 1024;
+    if (o->reserve_step) step = o->reserve_step;
+    f->reserve_step = step ? CBUF__AS(uint32_t, step) : 1;
+    f->max_readers = o->max_readers ? o->max_readers : 64;
+    f->producers = o->producers > 1 ? o->producers : 0;
+    f->row_bytes = o->row_bytes ? o->row_bytes : end;
+    f->on_full = o->on_full;
+    f->column_count = o->column_count;
+    if (o->locked) f->features |= CBUF__LOCKED;
+    if (f->producers) f->features |= CBUF__MANY;
+    const char *fault = cbuf__plan_deltas(&ring->codec, o, f);
+    if (fault) return cbuf__fail(ring, CBUF_ESCHEMA, fault);
+    cbuf__shape_rows(o, &ring->codec, end, f);
+    f->schema_offset = sizeof(struct cbuf__file);
+    uint64_t schema = 512u + 112u * f->column_count; /* at the most */
+    if (f->delta_count) schema += 16u * f->column_count + 64u * f->delta_count;
+    schema = cbuf__round_up(f->schema_offset + schema, CBUF__LINE);
+    f->gates_offset = CBUF__AS(uint32_t, schema);
+    cbuf__place(f, in_file);
+    return cbuf__check_facts(ring, f, f->file_bytes, CBUF_EINVAL);
 }
 
 CBUF__SLOW void cbuf__bind_local(cbuf_ring *ring)
@@ -3073,7 +3063,7 @@ CBUF__SLOW int cbuf__bind(cbuf_ring *ring, void *base, const cbuf__facts *facts)
 {
     unsigned char *bytes = CBUF__AS(unsigned char *, base);
     void *gates = bytes + facts->gates_offset, *schema = bytes + facts->schema_offset;
-    void *pens = bytes + cbuf__pens_offset(facts);
+    void *pens = bytes + cbuf__pens_offset(facts), *readers = bytes + facts->readers_offset;
     cbuf_options *o = &ring->options;
     cbuf__query query;
     o->capacity = facts->capacity;
@@ -3081,15 +3071,16 @@ CBUF__SLOW int cbuf__bind(cbuf_ring *ring, void *base, const cbuf__facts *facts)
     o->reserve_step = facts->reserve_step;
     o->max_readers = facts->max_readers;
     o->producers = facts->producers ? facts->producers : 1;
-    o->layout = (facts->features & CBUF__DENSE) != 0;
+    o->layout = cbuf__has(facts, CBUF__DENSE);
     o->on_full = CBUF__AS(uint8_t, facts->on_full);
-    o->locked = (facts->features & CBUF__LOCKED) != 0;
+    o->locked = cbuf__has(facts, CBUF__LOCKED);
     o->columns = NULL;
     o->name = NULL;
     cbuf__unbind_deltas(ring);
     ring->file = CBUF__AS(struct cbuf__file *, base);
     ring->rows = bytes + facts->rows_offset;
     ring->gates = CBUF__AS(cbuf__word *, gates);
+    if (facts->readers_offset) ring->readers = CBUF__AS(struct cbuf__readers *, readers);
     ring->pens = CBUF__AS(struct cbuf__pen *, pens);
     ring->many = o->producers > 1;
     ring->schema = CBUF__AS(const char *, schema);
@@ -3099,9 +3090,9 @@ CBUF__SLOW int cbuf__bind(cbuf_ring *ring, void *base, const cbuf__facts *facts)
     ring->row_bytes = facts->row_bytes;
     ring->stride = facts->stride;
     ring->last = facts->stride / 8 - 1;
-    ring->delta = (facts->features & CBUF__DELTA) != 0;
+    ring->delta = cbuf__has(facts, CBUF__DELTA);
     ring->dense = o->layout == CBUF_DENSE;
-    ring->shared_tail = (facts->features & CBUF__SHARED_TAIL) != 0;
+    ring->shared_tail = cbuf__has(facts, CBUF__SHARED_TAIL);
     ring->locked = o->locked;
     ring->gated = o->on_full != CBUF_OVERWRITE;
     cbuf__bind_local(ring);
@@ -3137,7 +3128,8 @@ CBUF__SLOW void cbuf__init_file(void *base, cbuf__facts *facts, const cbuf_optio
     cbuf__text text = { schema, start + facts->gates_offset, false };
     const void *from = facts;
     uint64_t magic;
-    void *pens = start + cbuf__pens_offset(facts);
+    void *pens = start + cbuf__pens_offset(facts), *readers = start + facts->readers_offset;
+    if (facts->readers_offset) cbuf__init_readers(CBUF__AS(struct cbuf__readers *, readers), facts);
     for (uint32_t k = 0; k < facts->producers; k++)
         cbuf__store_relaxed(&(CBUF__AS(struct cbuf__pen *, pens) + k)->begin, CBUF__FREE);
     cbuf__write_schema(&text, facts, options, codec);
@@ -3232,23 +3224,12 @@ CBUF__SLOW void cbuf__begin(cbuf_ring *ring)
     cbuf__not_open(ring, 0);
 }
 
-/* A ring in memory has its readers' table behind its rows. */
-CBUF__SLOW int cbuf__resolve_in(cbuf_ring *ring, const cbuf_options *options, cbuf__facts *facts)
-{
-    cbuf__begin(ring);
-    int error = cbuf__resolve(ring, options, CBUF__LINE, facts);
-    if (!error && options->locked)
-        error = cbuf__fail(ring, CBUF_EINVAL, "a ring in memory cannot be locked");
-    facts->readers_offset = facts->file_bytes;
-    facts->file_bytes += cbuf__readers_size(facts->max_readers);
-    return error;
-}
-
 static inline int64_t cbuf_memory_needed(const cbuf_options *options)
 {
     cbuf_ring ring;
     cbuf__facts facts;
-    int error = cbuf__resolve_in(&ring, options, &facts);
+    cbuf__begin(&ring);
+    int error = cbuf__resolve(&ring, options, false, &facts);
     return error ? error : CBUF__AS(int64_t, facts.file_bytes);
 }
 
@@ -3256,26 +3237,22 @@ static inline int cbuf_create_in(
     cbuf_ring *ring, void *memory, size_t bytes, const cbuf_options *options)
 {
     cbuf__facts facts;
-    int error = cbuf__resolve_in(ring, options, &facts);
+    cbuf__begin(ring);
+    int error = cbuf__resolve(ring, options, false, &facts);
     if (error) return error;
     if (CBUF__ADDRESS(memory) % 8) return cbuf__fail(ring, CBUF_EINVAL, "not 8-byte aligned");
     if (bytes < facts.file_bytes)
         return cbuf__fail_with(ring, CBUF_ENOSPACE, "the memory's size", bytes, "needed are ",
             facts.file_bytes);
     memset(memory, 0, CBUF__AS(size_t, facts.file_bytes));
-    void *readers = CBUF__AS(unsigned char *, memory) + facts.readers_offset;
-    ring->readers = CBUF__AS(struct cbuf__readers *, readers);
-    cbuf__init_readers(ring->readers, &facts);
     cbuf__init_file(memory, &facts, options, &ring->codec);
     error = cbuf__bind(ring, memory, &facts);
-    if (error) return cbuf__not_open(ring, error);
-    return cbuf__take_over(ring);
+    return error ? cbuf__not_open(ring, error) : cbuf__take_over(ring);
 }
 
 static inline int cbuf_attach_in(cbuf_ring *ring, void *memory, size_t bytes)
 {
     cbuf__facts facts;
-    const char *why = "it was made in a file";
     cbuf__begin(ring);
     if (CBUF__ADDRESS(memory) % 8) return cbuf__fail(ring, CBUF_EINVAL, "not 8-byte aligned");
     memset(&facts, 0, sizeof facts);
@@ -3284,12 +3261,9 @@ static inline int cbuf_attach_in(cbuf_ring *ring, void *memory, size_t bytes)
         memcpy(&facts, memory, sizeof facts);
     }
     uint64_t used = facts.file_bytes < bytes ? facts.file_bytes : bytes;
-    int error = cbuf__check_facts(&facts, used, &why);
-    if (!error && !facts.readers_offset) error = CBUF_EFORMAT, why = "it was made in a file";
-    if (error) return cbuf__fail(ring, error, why);
-    void *readers = CBUF__AS(unsigned char *, memory) + facts.readers_offset;
-    ring->readers = CBUF__AS(struct cbuf__readers *, readers);
-    error = cbuf__bind(ring, memory, &facts);
+    int error = cbuf__check_mark(ring, &facts, bytes, false);
+    if (!error) error = cbuf__check_facts(ring, &facts, used, CBUF_EFORMAT);
+    if (!error) error = cbuf__bind(ring, memory, &facts);
     return error ? cbuf__not_open(ring, error) : 0;
 }
 
@@ -3532,21 +3506,15 @@ CBUF__SLOW int cbuf__open_ring(
     cbuf_ring *ring, bool writable, bool any_owner, bool huge, cbuf__facts *facts)
 {
     uint64_t bytes;
-    const char *why;
     int fd = cbuf__open_owned(ring, ring->path, writable ? O_RDWR : O_RDONLY, any_owner, &bytes);
     if (fd < 0) return fd;
     ring->fd = fd;
     memset(facts, 0, sizeof *facts);
     ssize_t got = pread(fd, facts, sizeof *facts, 0);
     if (got < 0) return cbuf__fail_errno(ring, "reading", errno);
-    int error = cbuf__check_facts(facts, CBUF__AS(size_t, got) == sizeof *facts ? bytes : 0, &why);
-    if (!error && facts->readers_offset) error = CBUF_EFORMAT, why = "it was made in memory";
-    if (error == CBUF_EVERSION)
-        return cbuf__fail_with(ring, error, why, facts->major, "this program knows ", CBUF__MAJOR);
-    if (error == CBUF_EFEATURE)
-        return cbuf__fail_with(
-            ring, error, why, facts->features, "this program knows ", CBUF__KNOWN);
-    if (error) return cbuf__fail(ring, error, why);
+    int error = cbuf__check_mark(ring, facts, bytes, true);
+    if (!error) error = cbuf__check_facts(ring, facts, bytes, CBUF_EFORMAT);
+    if (error) return error;
     ring->file_bytes = CBUF__AS(size_t, bytes);
     void *base = cbuf__map(fd, bytes, writable, huge);
     if (!base) return cbuf__fail_errno(ring, "mapping", errno);
@@ -3680,9 +3648,9 @@ CBUF__SLOW int cbuf__compare(cbuf_ring *ring, const cbuf_options *options, const
         { "on_full", is->on_full, wanted->on_full },
         { "producers", is->producers, wanted->producers },
         { "column_count", ring->options.column_count, wanted->column_count },
-        { "delta_count", ring->options.delta_count, wanted->delta_count },
-        { "block_rows", ring->options.block_rows, wanted->block_rows } };
-    for (size_t k = 0; k < sizeof facts / sizeof facts[0]; k++)
+        { "delta_count", is->delta_count, wanted->delta_count },
+        { "block_rows", is->block_rows, wanted->block_rows } };
+    for (size_t k = 0; k < CBUF__COUNT_OF(facts); k++)
         if (facts[k].is != facts[k].wanted)
             return cbuf__fail_with(ring, CBUF_EMISMATCH, facts[k].what, facts[k].is,
                 "wanted is ", facts[k].wanted);
@@ -3755,7 +3723,7 @@ static inline int cbuf_create(cbuf_ring *ring, const cbuf_options *options)
         if (error != CBUF_EEXIST && error != CBUF_EBUSY) break; /* an automatic name that is free */
         cbuf__begin(ring);
         error = cbuf__set_path(ring, options->name, n);
-        if (!error) error = cbuf__resolve(ring, options, 4096, &facts);
+        if (!error) error = cbuf__resolve(ring, options, true, &facts);
         if (!error) error = cbuf__create_at(ring, options, options->name, &facts);
         if (!error) break;
         if (ring->lock_fd >= 0 && !ring->joins && (ring->lock_is_new || access(ring->path, F_OK)))

@@ -250,8 +250,8 @@ static int spoil(cbuf_options *options, int which, const char **told)
     *told = "";
     switch (which) {
     case 0: return options->columns = NULL, *told = "column_count", CBUF_EINVAL;
-    case 1: return options->column_count = 0, *told = "512", CBUF_EINVAL;
-    case 2: return options->column_count = 513, *told = "513", CBUF_EINVAL;
+    case 1: return options->column_count = 0, *told = "the least is 1", CBUF_EINVAL;
+    case 2: return options->column_count = 513, *told = "513, the limit is 512", CBUF_EINVAL;
     case 3: return options->row_bytes = 10, *told = "row_bytes is 10", CBUF_EINVAL;
     case 4: return options->row_bytes = CBUF_MAX_ROW_BYTES + 8, *told = "1048584", CBUF_EINVAL;
     case 5: return options->capacity = CBUF_MAX_CAPACITY + 1, *told = "2147483649", CBUF_EINVAL;
