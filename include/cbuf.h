@@ -2484,6 +2484,17 @@ CBUF__SLOW uint32_t cbuf__type_of(const char *name)
     return *name || !n || n > CBUF_MAX_ROW_BYTES ? 0 : CBUF_BYTES(n);
 }
 
+CBUF__SLOW const char *cbuf__column_fault(const cbuf_column *column) /* or NULL */
+{
+    size_t n = 0;
+    for (; n < sizeof column->name && column->name[n]; n++)
+        if (column->name[n] < ' ' || column->name[n] > '~' || strchr("\"\\", column->name[n]))
+            return "a column's name has a quote, a backslash or what is not printable ASCII";
+    if (!n || n == sizeof column->name) return "a column's name is empty or too long";
+    if (!cbuf__is_type(column->type)) return "a column has an unknown type";
+    return column->offset > CBUF_MAX_ROW_BYTES ? "a column's offset is missing or too large" : NULL;
+}
+
 /* The column that follows `after` in the order of offsets; NULL: the first, or there is no more. */
 CBUF__SLOW const cbuf_column *cbuf__next_column(
     const cbuf_options *options, const cbuf_column *after)
@@ -2606,37 +2617,34 @@ CBUF__SLOW uint32_t cbuf__json_number(cbuf__json *json)
 {
     return CBUF__AS(uint32_t, cbuf__json_large(json, CBUF_MAX_ROW_BYTES));
 }
+/* The next member of an object ('{'; its key is copied to `key` if there is one) or element of an
+ * array ('['); *first: its first one. False at its end. */
+CBUF__SLOW bool cbuf__json_next(cbuf__json *json, char open, bool *first, char *key)
+{
+    if (*first) cbuf__json_need(json, open, "an object or array is missing");
+    if (json->why || cbuf__json_take(json, open == '{' ? '}' : ']')) return false;
+    if (!*first) cbuf__json_need(json, ',', "a comma is missing");
+    if (open == '{') cbuf__json_string(json, key, CBUF_NAME_BYTES);
+    if (open == '{') cbuf__json_need(json, ':', "a colon is missing");
+    *first = false;
+    return !json->why;
+}
 CBUF__SLOW void cbuf__json_skip(cbuf__json *json) /* any value */
 {
-    char open = cbuf__json_peek(json), close = open == '{' ? '}' : ']';
+    char open = cbuf__json_peek(json);
     const char *start = json->at;
+    bool first = true;
     if (open == '"') {
         cbuf__json_string(json, NULL, 0);
     } else if (open == '{' || open == '[') {
-        json->at++;
         if (++json->depth > 8) cbuf__json_fault(json, "nested too deeply");
-        for (bool first = true; !json->why && !cbuf__json_take(json, close); first = false) {
-            if (!first) cbuf__json_need(json, ',', "a comma is missing");
-            if (open == '{') cbuf__json_string(json, NULL, 0);
-            if (open == '{') cbuf__json_need(json, ':', "a colon is missing");
-            if (!json->why) cbuf__json_skip(json);
-        }
+        while (cbuf__json_next(json, open, &first, NULL)) cbuf__json_skip(json);
         json->depth--;
     } else { /* a number, true, false, null */
         while (json->at < json->end && *json->at && strchr("+-.0123456789Eaeflnrstu", *json->at))
             json->at++;
         if (json->at == start) cbuf__json_fault(json, "a value is missing");
     }
-}
-/* The next key of an object, copied to `key`; false at the object's end. */
-CBUF__SLOW bool cbuf__json_member(cbuf__json *json, bool first, char key[CBUF_NAME_BYTES])
-{
-    if (first) cbuf__json_need(json, '{', "an object is missing");
-    if (json->why || cbuf__json_take(json, '}')) return false;
-    if (!first) cbuf__json_need(json, ',', "a comma is missing");
-    cbuf__json_string(json, key, CBUF_NAME_BYTES);
-    cbuf__json_need(json, ':', "a colon is missing");
-    return !json->why;
 }
 
 /* [multiple, divisor] */
@@ -2654,40 +2662,6 @@ CBUF__SLOW double cbuf__json_step(cbuf__json *json)
     return step;
 }
 
-/* A column, and where its name stands; and how it is stored. */
-CBUF__SLOW const char *cbuf__json_column(
-    cbuf__json *json, cbuf_column *column, cbuf_delta *delta, uint32_t *stored)
-{
-    char key[CBUF_NAME_BYTES], type[CBUF_NAME_BYTES] = "";
-    const char *name = json->at;
-    memset(column, 0, sizeof *column);
-    memset(delta, 0, sizeof *delta);
-    column->offset = *stored = UINT32_MAX;
-    for (bool first = true; cbuf__json_member(json, first, key); first = false) {
-        if (!strcmp(key, "name")) {
-            cbuf__json_string(json, column->name, sizeof column->name);
-            name = json->at - strlen(column->name) - 1;
-        } else if (!strcmp(key, "type")) {
-            cbuf__json_string(json, type, sizeof type);
-        } else if (!strcmp(key, "offset")) {
-            column->offset = cbuf__json_number(json);
-        } else if (!strcmp(key, "delta")) {
-            delta->bits = cbuf__json_number(json);
-        } else if (!strcmp(key, "step")) {
-            delta->step = cbuf__json_step(json);
-        } else if (!strcmp(key, "stored")) {
-            *stored = cbuf__json_number(json);
-        } else {
-            cbuf__json_skip(json);
-        }
-    }
-    column->type = cbuf__type_of(type);
-    if (!column->name[0]) cbuf__json_fault(json, "a column has no name");
-    if (!column->type) cbuf__json_fault(json, "a column has an unknown type");
-    if (column->offset > CBUF_MAX_ROW_BYTES) cbuf__json_fault(json, "a column has no offset");
-    return name;
-}
-
 /* What is asked of a schema: the column of that index, or of that name, or the first of a type; and
  * how columns are stored: a codec to be filled in, and then to be compared with what it says. */
 typedef struct cbuf__query {
@@ -2700,30 +2674,62 @@ typedef struct cbuf__query {
     uint32_t end;      /* where the last column ends */
 } cbuf__query;
 
-/* Checks a column against those before it: in the order of their offsets, none named twice. */
-CBUF__SLOW void cbuf__check_column(cbuf__query *query, cbuf__json *json, const cbuf_column *column,
+/* Checks a column against those before it: in the order of their offsets, none named twice. The
+ * fault, or NULL. */
+CBUF__SLOW const char *cbuf__check_column(cbuf__query *query, const cbuf_column *column,
     const char **names, uint32_t index, uint32_t row_bytes)
 {
     size_t length = strlen(column->name) + 1; /* with the quote behind it */
+    const char *fault = cbuf__column_fault(column);
+    if (fault) return fault;
     for (uint32_t k = 0; k < index; k++)
-        if (!memcmp(names[k], names[index], length)) cbuf__json_fault(json, "a name stands twice");
-    if (column->offset < query->end) cbuf__json_fault(json, "columns overlap or are out of order");
+        if (!memcmp(names[k], names[index], length)) return "a name stands twice";
+    if (column->offset < query->end) return "columns overlap or are out of order";
     query->end = column->offset + CBUF_TYPE_BYTES(column->type);
-    if (query->end > row_bytes) cbuf__json_fault(json, "a column ends beyond the row");
+    if (query->end > row_bytes) return "a column ends beyond the row";
     bool hit = query->name ? !strcmp(query->name, column->name)
         : query->type      ? query->type == column->type && !query->found.type
                            : query->index == index;
     if (hit) query->found = *column;
+    return NULL;
 }
 
-CBUF__SLOW void cbuf__check_delta(cbuf__query *query, cbuf__json *json, const cbuf_column *column,
-    uint32_t index, const cbuf_delta *delta, uint32_t stored)
+/* Reads a column, where its name stands, and how it is stored. */
+CBUF__SLOW void cbuf__read_column(cbuf__query *query, cbuf__json *json, const char **names,
+    uint32_t index, uint32_t row_bytes)
 {
-    const char *fault = NULL;
-    bool is = delta->bits || delta->step > 0;
-    if (!query->codec) return;
-    if (!query->placed) fault = cbuf__add_column(query->codec, column, index, is ? delta : NULL);
-    else if (cbuf__stored_at(query->codec, column) != stored) fault = "a column's stored place";
+    char key[CBUF_NAME_BYTES], type[CBUF_NAME_BYTES] = "";
+    cbuf_column column = { "", 0, UINT32_MAX };
+    cbuf_delta delta = { "", 0, 0 };
+    uint32_t stored = UINT32_MAX;
+    bool first = true;
+    names[index] = json->at;
+    while (cbuf__json_next(json, '{', &first, key)) {
+        if (!strcmp(key, "name")) {
+            cbuf__json_string(json, column.name, sizeof column.name);
+            names[index] = json->at - strlen(column.name) - 1;
+        } else if (!strcmp(key, "type")) {
+            cbuf__json_string(json, type, sizeof type);
+        } else if (!strcmp(key, "offset")) {
+            column.offset = cbuf__json_number(json);
+        } else if (!strcmp(key, "delta")) {
+            delta.bits = cbuf__json_number(json);
+        } else if (!strcmp(key, "step")) {
+            delta.step = cbuf__json_step(json);
+        } else if (!strcmp(key, "stored")) {
+            stored = cbuf__json_number(json);
+        } else {
+            cbuf__json_skip(json);
+        }
+    }
+    if (json->why) return;
+    column.type = cbuf__type_of(type);
+    const char *fault = cbuf__check_column(query, &column, names, index, row_bytes);
+    const cbuf_delta *is = delta.bits || delta.step > 0 ? &delta : NULL;
+    if (!fault && query->codec && !query->placed)
+        fault = cbuf__add_column(query->codec, &column, index, is);
+    if (!fault && query->placed && cbuf__stored_at(query->codec, &column) != stored)
+        fault = "a column's stored place";
     if (fault) cbuf__json_fault(json, fault);
 }
 
@@ -2736,25 +2742,18 @@ CBUF__SLOW uint32_t cbuf__read_schema(
     const char *names[CBUF_MAX_COLUMNS];
     char key[CBUF_NAME_BYTES];
     uint32_t count = 0;
+    bool first = true, none = true;
     memset(&query->found, 0, sizeof query->found);
     query->end = 0;
-    for (bool first = true; cbuf__json_member(&json, first, key); first = false) {
+    while (cbuf__json_next(&json, '{', &first, key)) {
         if (strcmp(key, "columns")) {
             cbuf__json_skip(&json);
             continue;
         }
-        if (count) cbuf__json_fault(&json, "\"columns\" stands twice");
-        cbuf__json_need(&json, '[', "\"columns\" is not an array");
-        while (!json.why && !cbuf__json_take(&json, ']')) {
-            cbuf_column column;
-            cbuf_delta delta;
-            uint32_t stored;
-            if (count) cbuf__json_need(&json, ',', "a comma is missing");
+        if (!none) cbuf__json_fault(&json, "\"columns\" stands twice");
+        while (cbuf__json_next(&json, '[', &none, NULL)) {
             if (count == CBUF_MAX_COLUMNS) cbuf__json_fault(&json, "too many columns");
-            if (json.why) break;
-            names[count] = cbuf__json_column(&json, &column, &delta, &stored);
-            if (!json.why) cbuf__check_column(query, &json, &column, names, count, row_bytes);
-            if (!json.why) cbuf__check_delta(query, &json, &column, count++, &delta, stored);
+            else cbuf__read_column(query, &json, names, count++, row_bytes);
         }
     }
     if (!count) cbuf__json_fault(&json, "no columns");
@@ -2809,17 +2808,6 @@ static inline int cbuf_delta_at(
 }
 
 /* ========================================================================= [memory-ring] ==== */
-
-CBUF__SLOW const char *cbuf__column_fault(const cbuf_column *column)
-{
-    size_t n = 0;
-    for (; n < sizeof column->name && column->name[n]; n++)
-        if (column->name[n] < ' ' || column->name[n] > '~' || strchr("\"\\", column->name[n]))
-            return "a column's name has a quote, a backslash or what is not printable ASCII";
-    if (!n || n == sizeof column->name) return "a column's name is empty or too long";
-    if (!cbuf__is_type(column->type)) return "a column has an unknown type";
-    return column->offset > CBUF_MAX_ROW_BYTES ? "a column's offset is too large" : NULL;
-}
 
 /* Checks the columns one by one, and finds where the last one ends. */
 CBUF__SLOW int cbuf__check_columns(cbuf_ring *ring, const cbuf_options *o, uint32_t *end)
