@@ -361,7 +361,7 @@ struct cbuf__local {      /* words of this process alone; a fork() clears them i
 
 typedef struct cbuf_ring {
     unsigned char *rows;
-    uint64_t capacity, mask, blocks; /* blocks: what `reserve` is cut to, a mask */
+    uint64_t ring_id, capacity, mask, blocks; /* blocks: what `reserve` is cut to, a mask */
     uint32_t row_bytes, stride, last; /* last: index of the row's last word */
     bool delta, dense, shared_tail, producer, locked, gated, many, lock_is_new, joins;
     struct cbuf__local *local;
@@ -3067,6 +3067,7 @@ CBUF__SLOW int cbuf__bind(cbuf_ring *ring, void *base, const cbuf__facts *facts)
     cbuf__unbind_deltas(ring);
     ring->file = CBUF__AS(struct cbuf__file *, base);
     ring->rows = bytes + facts->rows_offset;
+    ring->ring_id = facts->ring_id;
     ring->gates = CBUF__AS(cbuf__word *, gates);
     if (facts->readers_offset) ring->readers = CBUF__AS(struct cbuf__readers *, readers);
     ring->pens = CBUF__AS(struct cbuf__pen *, pens);
@@ -3099,13 +3100,13 @@ CBUF__SLOW int cbuf__bind(cbuf_ring *ring, void *base, const cbuf__facts *facts)
     return 0;
 }
 
-CBUF__SLOW void cbuf__init_readers(struct cbuf__readers *readers, const cbuf__facts *facts)
+CBUF__SLOW void cbuf__init_readers(struct cbuf__readers *readers, uint64_t ring_id, uint32_t slots)
 {
     memcpy(readers->magic, CBUF__MAGIC_READERS, 8);
-    readers->ring_id = facts->ring_id;
-    readers->max_readers = facts->max_readers;
+    readers->ring_id = ring_id;
+    readers->max_readers = slots;
     readers->rows.wanted = readers->room.wanted = CBUF__FREE;
-    for (uint32_t k = 0; k < facts->max_readers; k++) readers->slots[k].cursor = CBUF__FREE;
+    for (uint32_t k = 0; k < slots; k++) readers->slots[k].cursor = CBUF__FREE;
 }
 
 /* Fills in a ring's first part, in memory that is zero, and its mark last. */
@@ -3117,7 +3118,8 @@ CBUF__SLOW void cbuf__init_file(void *base, cbuf__facts *facts, const cbuf_optio
     const void *from = facts;
     uint64_t magic;
     void *pens = start + cbuf__pens_offset(facts), *readers = start + facts->readers_offset;
-    if (facts->readers_offset) cbuf__init_readers(CBUF__AS(struct cbuf__readers *, readers), facts);
+    if (facts->readers_offset)
+        cbuf__init_readers(CBUF__AS(struct cbuf__readers *, readers), 0, facts->max_readers);
     for (uint32_t k = 0; k < facts->producers; k++)
         cbuf__store_relaxed(&(CBUF__AS(struct cbuf__pen *, pens) + k)->begin, CBUF__FREE);
     cbuf__write_schema(&text, facts, options, codec);
@@ -3490,38 +3492,37 @@ CBUF__SLOW int cbuf__name_file(cbuf_ring *ring, int fd, const char *temporary, c
 }
 
 /* Opens and maps the ring at ring->path, after its facts were read, once, and checked. */
-CBUF__SLOW int cbuf__open_ring(
-    cbuf_ring *ring, bool writable, bool any_owner, bool huge, cbuf__facts *facts)
+CBUF__SLOW int cbuf__open_ring(cbuf_ring *ring, bool writable, bool any_owner)
 {
     uint64_t bytes;
+    cbuf__facts facts;
     int fd = cbuf__open_owned(ring, ring->path, writable ? O_RDWR : O_RDONLY, any_owner, &bytes);
     if (fd < 0) return fd;
     ring->fd = fd;
-    memset(facts, 0, sizeof *facts);
-    ssize_t got = pread(fd, facts, sizeof *facts, 0);
-    if (got < 0) return cbuf__fail_errno(ring, "reading", errno);
-    int error = cbuf__check_mark(ring, facts, bytes, true);
-    if (!error) error = cbuf__check_facts(ring, facts, bytes, CBUF_EFORMAT);
+    memset(&facts, 0, sizeof facts);
+    if (pread(fd, &facts, sizeof facts, 0) < 0) return cbuf__fail_errno(ring, "reading", errno);
+    int error = cbuf__check_mark(ring, &facts, bytes, true);
+    if (!error) error = cbuf__check_facts(ring, &facts, bytes, CBUF_EFORMAT);
     if (error) return error;
     ring->file_bytes = CBUF__AS(size_t, bytes);
-    void *base = cbuf__map(fd, bytes, writable, huge);
+    void *base = cbuf__map(fd, bytes, writable, ring->options.memory.huge != 0);
     if (!base) return cbuf__fail_errno(ring, "mapping", errno);
     ring->file = CBUF__AS(struct cbuf__file *, base);
-    return cbuf__bind(ring, base, facts);
+    return cbuf__bind(ring, base, &facts);
 }
 
 /* Opens and maps the readers' file of this ring; CBUF_EFORMAT: another ring's, or damaged. */
-CBUF__SLOW int cbuf__open_readers(cbuf_ring *ring, const cbuf__facts *facts, bool any_owner)
+CBUF__SLOW int cbuf__open_readers(cbuf_ring *ring, bool any_owner)
 {
     uint64_t bytes;
     cbuf__path path = cbuf__path_of(ring, ".readers");
     int fd = cbuf__open_owned(ring, path.text, O_RDWR, any_owner, &bytes);
     if (fd < 0) return fd;
-    bool whole = bytes >= cbuf__readers_size(facts->max_readers);
+    bool whole = bytes >= cbuf__readers_size(ring->options.max_readers);
     void *base = whole ? cbuf__map(fd, bytes, true, false) : NULL;
     struct cbuf__readers *readers = CBUF__AS(struct cbuf__readers *, base);
     if (!readers || memcmp(readers->magic, CBUF__MAGIC_READERS, 8) ||
-        readers->ring_id != facts->ring_id || readers->max_readers != facts->max_readers) {
+        readers->ring_id != ring->ring_id || readers->max_readers != ring->options.max_readers) {
         if (base) munmap(base, CBUF__AS(size_t, bytes));
         close(fd);
         return cbuf__fail(ring, CBUF_EFORMAT, "its .readers file is damaged or another ring's");
@@ -3533,12 +3534,12 @@ CBUF__SLOW int cbuf__open_readers(cbuf_ring *ring, const cbuf__facts *facts, boo
 }
 
 /* A new readers' file, without its name; nobody in it was demoted. */
-CBUF__SLOW int cbuf__make_readers(
-    cbuf_ring *ring, const cbuf__facts *facts, const cbuf_options *options)
+CBUF__SLOW int cbuf__make_readers(cbuf_ring *ring)
 {
+    const uint32_t slots = ring->options.max_readers;
     cbuf__path new_path = cbuf__path_of(ring, ".readers.new");
-    uint64_t bytes = cbuf__round_up(cbuf__readers_size(facts->max_readers), 4096);
-    mode_t mode = options->group_register ? 0660 : 0600;
+    uint64_t bytes = cbuf__round_up(cbuf__readers_size(slots), 4096);
+    mode_t mode = ring->options.group_register ? 0660 : 0600;
     int fd = cbuf__new_file(ring, new_path.text, mode, &bytes, UINT64_MAX);
     if (fd < 0) return fd;
     void *base = cbuf__map(fd, bytes, true, false);
@@ -3546,8 +3547,8 @@ CBUF__SLOW int cbuf__make_readers(
     if (!base) return unlink(new_path.text), cbuf__fail_errno(ring, "mapping", errno);
     ring->readers_bytes = CBUF__AS(size_t, bytes);
     ring->readers = CBUF__AS(struct cbuf__readers *, base);
-    cbuf__init_readers(ring->readers, facts);
-    for (uint32_t k = 0; k < facts->max_readers; k++) cbuf__store_relaxed(ring->gates + k, 0);
+    cbuf__init_readers(ring->readers, ring->ring_id, slots);
+    for (uint32_t k = 0; k < slots; k++) cbuf__store_relaxed(ring->gates + k, 0);
     return 0;
 }
 
@@ -3577,14 +3578,13 @@ CBUF__SLOW void cbuf__guard(cbuf_ring *ring)
 CBUF__SLOW int cbuf__retire(const char *path, bool mark)
 {
     cbuf_ring old;
-    cbuf__facts facts;
     cbuf__begin(&old);
     int error = cbuf__set_path(&old, path, 0);
-    if (!error) error = cbuf__open_ring(&old, true, false, false, &facts);
+    if (!error) error = cbuf__open_ring(&old, true, false);
     if (error == CBUF_ESCHEMA) error = 0;
     if (!error && mark) {
         cbuf__store_release(&old.file->state, CBUF__RETIRED);
-        if (!cbuf__open_readers(&old, &facts, false))
+        if (!cbuf__open_readers(&old, false))
             cbuf__wake(&old.readers->rows, CBUF__FREE, old.fd);
     }
     cbuf__release(&old);
@@ -3612,7 +3612,7 @@ CBUF__SLOW int cbuf__make_ring(
     cbuf__init_file(base, facts, options, &ring->codec);
     error = cbuf__bind(ring, base, facts);
     if (!error) error = cbuf__make_resident(ring, true, &options->memory);
-    if (!error) error = cbuf__make_readers(ring, facts, options);
+    if (!error) error = cbuf__make_readers(ring);
     if (!error) error = cbuf__take_over(ring);
     if (!error && replaces) cbuf__retire(ring->path, true);
     cbuf__path path = cbuf__path_of(ring, ".readers");
@@ -3623,9 +3623,10 @@ CBUF__SLOW int cbuf__make_ring(
 }
 
 /* Whether the ring that is there is the one that the options would make. */
-CBUF__SLOW int cbuf__compare(cbuf_ring *ring, const cbuf_options *options, const cbuf__facts *is,
-    const cbuf__facts *wanted)
+CBUF__SLOW int cbuf__compare(
+    cbuf_ring *ring, const cbuf_options *options, const cbuf__facts *wanted)
 {
+    const cbuf__facts *is = &ring->file->facts;
     const struct { const char *what; uint64_t is, wanted; } facts[] = {
         { "capacity", is->capacity, wanted->capacity },
         { "row_bytes", is->row_bytes, wanted->row_bytes },
@@ -3665,30 +3666,29 @@ CBUF__SLOW int cbuf__compare(cbuf_ring *ring, const cbuf_options *options, const
 CBUF__SLOW int cbuf__resume(
     cbuf_ring *ring, const cbuf_options *options, const cbuf__facts *wanted)
 {
-    cbuf__facts facts;
-    int error = cbuf__open_ring(ring, true, false, options->memory.huge != 0, &facts);
-    if (!error) error = cbuf__compare(ring, options, &facts, wanted);
+    int error = cbuf__open_ring(ring, true, false);
+    if (!error) error = cbuf__compare(ring, options, wanted);
     if (!error) error = cbuf__make_resident(ring, true, &options->memory);
     if (error) return error;
-    error = cbuf__open_readers(ring, &facts, false);
+    error = cbuf__open_readers(ring, false);
     if (!ring->joins && (error == CBUF_ENOENT || error == CBUF_EFORMAT)) { /* lost, or rubbish */
         cbuf__path path = cbuf__path_of(ring, ".readers");
         cbuf__path new_path = cbuf__path_of(ring, ".readers.new");
-        error = cbuf__make_readers(ring, &facts, options);
+        error = cbuf__make_readers(ring);
         if (!error) error = cbuf__name_file(ring, ring->readers_fd, new_path.text, path.text);
     }
     return error ? error : cbuf__take_over(ring);
 }
 
 CBUF__SLOW int cbuf__create_at(
-    cbuf_ring *ring, const cbuf_options *options, const char *name, cbuf__facts *facts)
+    cbuf_ring *ring, const cbuf_options *options, cbuf__facts *facts)
 {
     struct stat file;
     int error = cbuf__lock_producer(ring, facts->producers > 1);
     if (error) return error;
     cbuf__guard(ring);
     bool there = !lstat(ring->path, &file);
-    if (there && (!name || options->existing == CBUF_NEW)) error = CBUF_EEXIST;
+    if (there && (!options->name || options->existing == CBUF_NEW)) error = CBUF_EEXIST;
     if (error) return cbuf__fail(ring, error, "existing is CBUF_NEW");
     if (ring->joins && (!there || options->existing != CBUF_RESUME))
         return cbuf__fail(ring, CBUF_EBUSY, "other producers have it");
@@ -3712,7 +3712,7 @@ static inline int cbuf_create(cbuf_ring *ring, const cbuf_options *options)
         cbuf__begin(ring);
         error = cbuf__set_path(ring, options->name, n);
         if (!error) error = cbuf__resolve(ring, options, true, &facts);
-        if (!error) error = cbuf__create_at(ring, options, options->name, &facts);
+        if (!error) error = cbuf__create_at(ring, options, &facts);
         if (!error) break;
         if (ring->lock_fd >= 0 && !ring->joins && (ring->lock_is_new || access(ring->path, F_OK)))
             unlink(cbuf__path_of(ring, ".lock").text);
@@ -3725,7 +3725,6 @@ static inline int cbuf_attach(
     cbuf_ring *ring, const char *name, const cbuf_attach_options *options)
 {
     cbuf_attach_options chosen;
-    cbuf__facts facts;
     struct timespec moment = { 0, 100000 };
     memset(&chosen, 0, sizeof chosen);
     if (options) chosen = *options;
@@ -3735,9 +3734,8 @@ static inline int cbuf_attach(
         if (error) return error;
         cbuf__guard(ring);
         ring->options.memory = chosen.memory;
-        error = cbuf__open_ring(ring, false, chosen.any_owner, chosen.memory.huge != 0, &facts);
-        if (!error && !chosen.observer)
-            readers = cbuf__open_readers(ring, &facts, chosen.any_owner);
+        error = cbuf__open_ring(ring, false, chosen.any_owner);
+        if (!error && !chosen.observer) readers = cbuf__open_readers(ring, chosen.any_owner);
         if (readers == CBUF_EACCES || readers == CBUF_ENOENT) readers = 0; /* may only observe */
         if (!error) error = readers;
         if (!error) error = cbuf__make_resident(ring, false, &chosen.memory);
@@ -3833,7 +3831,6 @@ CBUF__SLOW int cbuf__look_after_file(const cbuf_ring *ring)
 CBUF__SLOW void cbuf__mend(const cbuf_ring *ring)
 {
     cbuf_ring helper;
-    cbuf__facts facts;
     uint64_t bytes;
     if (cbuf_head(ring) == cbuf__edge(ring) || !ring->path[0]) return;
     cbuf__begin(&helper);
@@ -3841,9 +3838,8 @@ CBUF__SLOW void cbuf__mend(const cbuf_ring *ring)
     int fd = cbuf__open_owned(
         &helper, cbuf__path_of(&helper, ".lock").text, O_RDWR, false, &bytes);
     if (fd >= 0) helper.lock_fd = fd;
-    bool open = fd >= 0 && !cbuf__open_ring(&helper, true, false, false, &facts) &&
-        facts.ring_id == ring->file->facts.ring_id &&
-        !cbuf__open_readers(&helper, &facts, false);
+    bool open = fd >= 0 && !cbuf__open_ring(&helper, true, false) &&
+        helper.ring_id == ring->ring_id && !cbuf__open_readers(&helper, false);
     if (open) cbuf__sweep_dead(&helper);
     cbuf__release(&helper);
 }
