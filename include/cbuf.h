@@ -3002,24 +3002,43 @@ CBUF__SLOW int cbuf__resolve(
     return cbuf__check_facts(ring, f, f->file_bytes, CBUF_EINVAL);
 }
 
-CBUF__SLOW void cbuf__bind_local(cbuf_ring *ring)
+/* Gives the handle what the checked facts say. */
+CBUF__SLOW void cbuf__take_facts(cbuf_ring *ring, const cbuf__facts *f)
 {
+    cbuf_options *o = &ring->options;
+    o->name = NULL;
+    o->columns = NULL;
+    o->deltas = NULL;
+    ring->capacity = o->capacity = f->capacity;
+    ring->row_bytes = o->row_bytes = f->row_bytes;
+    o->layout = ring->dense = cbuf__has(f, CBUF__DENSE);
+    o->locked = ring->locked = cbuf__has(f, CBUF__LOCKED);
+    o->reserve_step = f->reserve_step;
+    o->max_readers = f->max_readers;
+    o->producers = f->producers ? f->producers : 1;
+    o->on_full = CBUF__AS(uint8_t, f->on_full);
+    ring->ring_id = f->ring_id;
+    ring->schema_bytes = f->schema_bytes;
+    ring->mask = f->capacity - 1;
+    ring->stride = f->stride;
+    ring->last = f->stride / 8 - 1;
+    ring->shared_tail = cbuf__has(f, CBUF__SHARED_TAIL);
+    ring->delta = cbuf__has(f, CBUF__DELTA);
+    o->delta_count = f->delta_count;
+    o->block_rows = ring->delta ? f->block_rows : 0;
+    ring->blocks = ring->delta ? ~(CBUF__AS(uint64_t, f->block_rows) - 1) : UINT64_MAX;
+    ring->many = o->producers > 1;
+    ring->gated = o->on_full != CBUF_OVERWRITE;
     ring->local->row_bytes = ring->locked || ring->delta ? 0 : ring->row_bytes;
     uint64_t short_way = ring->many ? 0 : ring->local->row_bytes;
     ring->local->plain = ring->shared_tail ? short_way : 0;
     ring->local->other = ring->shared_tail ? 0 : short_way;
     ring->local->always = 0;
     ring->local->never = UINT64_MAX;
+    ring->wake_at = &ring->local->never;
 }
 
-CBUF__SLOW void cbuf__unbind_deltas(cbuf_ring *ring)
-{
-    ring->options.deltas = NULL;
-    ring->options.delta_count = ring->options.block_rows = 0;
-    ring->blocks = UINT64_MAX;
-    memset(&ring->codec, 0, sizeof ring->codec);
-}
-/* Gives it what they say of delta columns. The schema's fault, or NULL. */
+/* Gives it what facts and schema say of delta columns. The schema's fault, or NULL. */
 CBUF__SLOW const char *cbuf__bind_deltas(
     cbuf_ring *ring, unsigned char *base, const cbuf__facts *facts, cbuf__query *query)
 {
@@ -3040,64 +3059,37 @@ CBUF__SLOW const char *cbuf__bind_deltas(
     while (facts->block_rows >> codec->block_bits > 1) codec->block_bits++;
     codec->chunk = CBUF__BUFFER / ring->stride;
     if (codec->chunk > CBUF__CHUNK) codec->chunk = CBUF__CHUNK;
-    ring->options.delta_count = codec->deltas;
-    ring->options.block_rows = facts->block_rows;
-    ring->blocks = ~(CBUF__AS(uint64_t, facts->block_rows) - 1);
     return NULL;
 }
 
-/* Gives the handle what the checked facts say of the ring at `base`, and checks its schema. */
+/* The same, and where all is in the ring at `base`, whose schema it checks. */
 CBUF__SLOW int cbuf__bind(cbuf_ring *ring, void *base, const cbuf__facts *facts)
 {
     unsigned char *bytes = CBUF__AS(unsigned char *, base);
     void *gates = bytes + facts->gates_offset, *schema = bytes + facts->schema_offset;
     void *pens = bytes + cbuf__pens_offset(facts), *readers = bytes + facts->readers_offset;
-    cbuf_options *o = &ring->options;
+    const char *fault = NULL;
     cbuf__query query;
-    o->capacity = facts->capacity;
-    o->row_bytes = facts->row_bytes;
-    o->reserve_step = facts->reserve_step;
-    o->max_readers = facts->max_readers;
-    o->producers = facts->producers ? facts->producers : 1;
-    o->layout = cbuf__has(facts, CBUF__DENSE);
-    o->on_full = CBUF__AS(uint8_t, facts->on_full);
-    o->locked = cbuf__has(facts, CBUF__LOCKED);
-    o->columns = NULL;
-    o->name = NULL;
-    cbuf__unbind_deltas(ring);
+    cbuf__take_facts(ring, facts);
     ring->file = CBUF__AS(struct cbuf__file *, base);
     ring->rows = bytes + facts->rows_offset;
-    ring->ring_id = facts->ring_id;
     ring->gates = CBUF__AS(cbuf__word *, gates);
-    if (facts->readers_offset) ring->readers = CBUF__AS(struct cbuf__readers *, readers);
     ring->pens = CBUF__AS(struct cbuf__pen *, pens);
-    ring->many = o->producers > 1;
     ring->schema = CBUF__AS(const char *, schema);
-    ring->schema_bytes = facts->schema_bytes;
-    ring->capacity = facts->capacity;
-    ring->mask = facts->capacity - 1;
-    ring->row_bytes = facts->row_bytes;
-    ring->stride = facts->stride;
-    ring->last = facts->stride / 8 - 1;
-    ring->delta = cbuf__has(facts, CBUF__DELTA);
-    ring->dense = o->layout == CBUF_DENSE;
-    ring->shared_tail = cbuf__has(facts, CBUF__SHARED_TAIL);
-    ring->locked = o->locked;
-    ring->gated = o->on_full != CBUF_OVERWRITE;
-    cbuf__bind_local(ring);
-    ring->wake_at = &ring->local->never;
+    if (facts->readers_offset) ring->readers = CBUF__AS(struct cbuf__readers *, readers);
+    memset(&ring->codec, 0, sizeof ring->codec);
     memset(&query, 0, sizeof query);
     query.type = CBUF_TIMESTAMP_NS;
     query.codec = ring->delta ? &ring->codec : NULL;
-    o->column_count =
+    uint32_t columns =
         cbuf__read_schema(ring->schema, ring->schema_bytes, ring->row_bytes, &query);
-    if (!o->column_count) return cbuf__fail(ring, CBUF_ESCHEMA, query.why);
-    const char *fault = ring->delta ? cbuf__bind_deltas(ring, bytes, facts, &query) : NULL;
-    if (fault) return cbuf__fail(ring, CBUF_ESCHEMA, fault);
-    if (!ring->delta && ring->shared_tail && query.end + 4 > ring->row_bytes)
-        return cbuf__fail(ring, CBUF_ESCHEMA, "a column lies where the rows' numbers are");
+    if (!columns) fault = query.why;
+    else if (ring->delta) fault = cbuf__bind_deltas(ring, bytes, facts, &query);
+    else if (ring->shared_tail && query.end + 4 > ring->row_bytes)
+        fault = "a column lies where the rows' numbers are";
+    ring->options.column_count = columns;
     ring->time_offset = query.found.type ? query.found.offset : UINT32_MAX;
-    return 0;
+    return fault ? cbuf__fail(ring, CBUF_ESCHEMA, fault) : 0;
 }
 
 CBUF__SLOW void cbuf__init_readers(struct cbuf__readers *readers, uint64_t ring_id, uint32_t slots)
