@@ -68,6 +68,10 @@ CBUF__INLINE void cbuf__store_release(cbuf__word *word, uint64_t value)
 {
     HOOKED(__atomic_store_n(word, value, __ATOMIC_RELEASE));
 }
+CBUF__INLINE void cbuf__store_half_release(cbuf__word *word, uint32_t value)
+{
+    HOOKED(__atomic_store_n((cbuf__half *)(void *)word + 1, value, __ATOMIC_RELEASE));
+}
 CBUF__INLINE uint64_t cbuf__exchange_acq_rel(cbuf__word *word, uint64_t value)
 {
     return HOOKED(__atomic_exchange_n(word, value, __ATOMIC_ACQ_REL));

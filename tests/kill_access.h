@@ -63,6 +63,10 @@ static inline void cbuf__store_release(cbuf__word *word, uint64_t value)
 {
     kill_point(), __atomic_store_n(word, value, __ATOMIC_RELEASE);
 }
+static inline void cbuf__store_half_release(cbuf__word *word, uint32_t value)
+{
+    kill_point(), __atomic_store_n((cbuf__half *)(void *)word + 1, value, __ATOMIC_RELEASE);
+}
 static inline uint64_t cbuf__exchange_acq_rel(cbuf__word *word, uint64_t value)
 {
     return kill_point(), __atomic_exchange_n(word, value, __ATOMIC_ACQ_REL);
