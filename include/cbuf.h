@@ -79,8 +79,8 @@
  *   CBUF_MAX_DELTAS     delta columns that a handle has room for, at some 100 bytes each: 32.
  *   CBUF_ACCESS_HEADER  a header that supplies the functions of section [access]; for tests.
  *
- * SECTIONS  [api] [access] [format] [rows] [delta] [publish] [gates] [many] [write] [read]
- *           [observe] [schema] [memory-ring] [resident] [files] [wait]
+ * SECTIONS  [api] [access] [format] [rows] [publish] [gates] [many] [write] [read] [observe]
+ *           [text] [delta] [schema] [memory-ring] [resident] [files] [wait]
  *
  * SPDX-License-Identifier: MIT
  */
@@ -453,11 +453,6 @@ static inline const char *cbuf_schema(const cbuf_ring *ring, size_t *bytes);
 static inline int cbuf_column_at(const cbuf_ring *ring, uint32_t index, cbuf_column *column);
 static inline int cbuf_column_find(const cbuf_ring *ring, const char *name, cbuf_column *column);
 
-/* Delta column `index` in the order of the offsets, and how many of its values were escapes since
- * the ring was made; either may be NULL. 0, or CBUF_EINVAL if there are not so many. */
-static inline int cbuf_delta_at(
-    const cbuf_ring *ring, uint32_t index, cbuf_delta *delta, uint64_t *escapes);
-
 /* ---- writing: the producer's thread only ---- */
 
 /* Writes one row of the ring's row_bytes. 1: written; 0: dropped (CBUF_DROP_NEWEST);
@@ -819,6 +814,12 @@ CBUF__INLINE uint64_t cbuf__round_up(uint64_t value, uint64_t to)
 {
     return (value + to - 1) / to * to;
 }
+/* The first of least, 2 least, 4 least ... that is not below the value. */
+CBUF__INLINE uint64_t cbuf__power_from(uint64_t least, uint64_t value)
+{
+    while (least < value) least *= 2;
+    return least;
+}
 CBUF__INLINE bool cbuf__has(const cbuf__facts *facts, uint64_t feature)
 {
     return (facts->features & feature) != 0;
@@ -1057,50 +1058,12 @@ CBUF__INLINE bool cbuf__is_whole(const cbuf_ring *ring, uint64_t sequence) /* th
     return cbuf__load_relaxed(&ring->file->reserve) <= sequence + ring->capacity; /* R1 <- W1 */
 }
 
-/* =============================================================================== [delta] ==== */
-
-/* Columns that are stored as small differences: cbuf_delta.h, which is taken in where it lies
- * beside this file. Without it a ring that has such columns is refused. */
-enum { CBUF__CHUNK = 64, CBUF__BUFFER = 8192 }; /* rows, and bytes of stored rows, at a time */
-#if defined __has_include && !defined CBUF_NO_DELTA
-#if __has_include("cbuf_delta.h")
-#include "cbuf_delta.h"
-#endif
-#endif
-#ifdef CBUF_DELTA_H
-#define CBUF__KNOWN (CBUF__KNOWN_ALONE | CBUF__DELTA)
-#else
-#define CBUF__KNOWN CBUF__KNOWN_ALONE
-CBUF__INLINE const char *cbuf__add_column(
-    cbuf__codec *codec, const cbuf_column *column, uint32_t index, const cbuf_delta *delta)
-{
-    return (void)codec, (void)column, (void)index, (void)delta, "cbuf_delta.h is not beside cbuf.h";
-}
-CBUF__INLINE void cbuf__place_columns(cbuf__codec *codec) { (void)codec; }
-CBUF__INLINE const cbuf__packed *cbuf__delta_of(const cbuf__codec *codec, const cbuf_column *column)
-{
-    return (void)column, codec->delta;
-}
-CBUF__INLINE uint32_t cbuf__stored_at(const cbuf__codec *codec, const cbuf_column *column)
-{
-    return (void)codec, column->offset;
-}
-CBUF__INLINE void cbuf__quotient(const double *multiple, const double *divisor, double *step)
-{
-    (void)multiple, (void)divisor, (void)step;
-}
-CBUF__INLINE uint64_t cbuf__plane_offset(const cbuf_ring *ring) { return ring->file_bytes; }
-CBUF__INLINE uint64_t cbuf__put_deltas(cbuf_ring *ring, const unsigned char *rows, uint64_t n)
-{
-    return (void)ring, (void)rows, (void)n, 0;
-}
-CBUF__INLINE uint64_t cbuf__take_deltas(
-    const cbuf_ring *ring, uint64_t first, unsigned char *rows, uint64_t n)
-{
-    return (void)ring, (void)rows, first + n;
-}
-CBUF__INLINE void cbuf__take_over_deltas(cbuf_ring *ring) { (void)ring; }
-#endif
+/* Of rows with delta columns, see [delta]: puts n into the ring from `next` on and returns how many
+ * the disk had room for; copies n out and returns the first of them that is good. */
+enum { CBUF__BUFFER = 8192 }; /* bytes of stored rows at a time */
+CBUF__SLOW uint64_t cbuf__put_deltas(cbuf_ring *ring, const unsigned char *rows, uint64_t n);
+CBUF__SLOW uint64_t cbuf__take_deltas(
+    const cbuf_ring *ring, uint64_t first, unsigned char *rows, uint64_t n);
 
 /* ============================================================================= [publish] ==== */
 
@@ -2399,7 +2362,7 @@ static inline int cbuf_seek_value(
     return cbuf_seek(reader, low);
 }
 
-/* ============================================================================== [schema] ==== */
+/* ================================================================================ [text] ==== */
 
 /* Text put together piece by piece, cut off at `end`. */
 typedef struct cbuf__text {
@@ -2544,55 +2507,6 @@ CBUF__SLOW const cbuf_column *cbuf__next_column(
     return next;
 }
 
-/* What other languages need to decode. The C side finds the stored places itself, and compares. */
-CBUF__SLOW void cbuf__write_delta(
-    cbuf__text *text, const cbuf__codec *codec, const cbuf_column *column)
-{
-    const cbuf__packed *d = cbuf__delta_of(codec, column);
-    if (d) cbuf__say_number(text, ",\"delta\":", d->bits);
-    if (d && d->real) {
-        cbuf__say_number(text, ",\"step\":[", CBUF__AS(uint64_t, d->multiple));
-        cbuf__say_number(text, ",", CBUF__AS(uint64_t, d->divisor));
-        cbuf__say(text, "]");
-    }
-    cbuf__say_number(text, ",\"stored\":", cbuf__stored_at(codec, column));
-}
-
-CBUF__SLOW void cbuf__write_schema(cbuf__text *text, const cbuf__facts *facts,
-    const cbuf_options *options, const cbuf__codec *codec)
-{
-    cbuf__say(text, "{\"format\":\"cbuf 1.0\",\"layout\":");
-    cbuf__say(text, cbuf__has(facts, CBUF__DENSE) ? "\"dense\"" : "\"numbered\"");
-    cbuf__say_number(text, ",\"capacity\":", facts->capacity);
-    cbuf__say_number(text, ",\"row_bytes\":", facts->row_bytes);
-    cbuf__say_number(text, ",\"stride\":", facts->stride);
-    cbuf__say_number(text, ",\"rows_offset\":", facts->rows_offset);
-    cbuf__say_number(text, ",\"head_offset\":", offsetof(struct cbuf__file, head));
-    cbuf__say_number(text, ",\"reserve_offset\":", offsetof(struct cbuf__file, reserve));
-    if (facts->producers) {
-        cbuf__say_number(text, ",\"producers\":", facts->producers);
-        cbuf__say_number(text, ",\"claim_offset\":", offsetof(struct cbuf__file, claim));
-        cbuf__say_number(text, ",\"pens_offset\":", cbuf__pens_offset(facts));
-    }
-    if (codec->deltas) {
-        cbuf__say_number(text, ",\"block_rows\":", facts->block_rows);
-        cbuf__say_number(text, ",\"escapes_offset\":", facts->escapes_offset);
-        cbuf__say_number(text, ",\"bases_offset\":", facts->bases_offset);
-        cbuf__say_number(text, ",\"plane_offset\":", facts->plane_offset);
-    }
-    const char *before = ",\"columns\":[\n{\"name\":\"";
-    for (const cbuf_column *c = NULL; (c = cbuf__next_column(options, c)) != NULL;) {
-        cbuf__say(text, before);
-        cbuf__say(text, c->name);
-        cbuf__say(text, "\",\"type\":\"");
-        cbuf__say_type(text, c->type);
-        cbuf__say_number(text, "\",\"offset\":", c->offset);
-        if (codec->deltas) cbuf__write_delta(text, codec, c);
-        before = "},\n{\"name\":\"";
-    }
-    cbuf__say(text, "}\n]}\n");
-}
-
 /* A strict reader of JSON (RFC 8259) that allocates nothing and believes nothing: whatever the
  * bytes are, and also while they change, it stays between `at` and `end` and comes to an end. `why`
  * is set at the first fault; from then on nothing is taken. */
@@ -2682,28 +2596,101 @@ CBUF__SLOW void cbuf__json_skip(cbuf__json *json) /* any value */
     }
 }
 
-/* [multiple, divisor] */
-CBUF__SLOW double cbuf__json_step(cbuf__json *json)
+/* =============================================================================== [delta] ==== */
+
+/* Columns that are stored as small differences: cbuf_delta.h, which is taken in where it lies
+ * beside this file. Without it a ring that has such columns is refused. */
+#if defined __has_include && !defined CBUF_NO_DELTA
+#if __has_include("cbuf_delta.h")
+#include "cbuf_delta.h"
+#endif
+#endif
+#ifdef CBUF_DELTA_H
+#define CBUF__KNOWN (CBUF__KNOWN_ALONE | CBUF__DELTA)
+#else
+#define CBUF__KNOWN CBUF__KNOWN_ALONE
+#define CBUF__NO_DELTAS "cbuf_delta.h is not beside cbuf.h"
+CBUF__SLOW const char *cbuf__plan_deltas(
+    cbuf__codec *codec, const cbuf_options *options, cbuf__facts *facts)
 {
-    double parts[2], step;
-    for (int i = 0; i < 2; i++) {
-        cbuf__json_need(json, i ? ',' : '[', "a step is not [multiple, divisor]");
-        uint64_t part = cbuf__json_large(json, 100000000000000u);
-        parts[i] = CBUF__AS(double, CBUF__AS(int64_t, part));
+    return (void)codec, (void)options, (void)facts, CBUF__NO_DELTAS;
+}
+CBUF__SLOW const char *cbuf__bind_deltas(
+    cbuf_ring *ring, unsigned char *base, const cbuf__facts *facts)
+{
+    return (void)ring, (void)base, (void)facts, CBUF__NO_DELTAS;
+}
+CBUF__SLOW const char *cbuf__check_delta(cbuf__codec *codec, const cbuf_column *column,
+    uint32_t index, const cbuf_delta *delta, uint32_t stored)
+{
+    return (void)codec, (void)column, (void)index, (void)delta, (void)stored, CBUF__NO_DELTAS;
+}
+CBUF__SLOW const char *cbuf__other_delta(const cbuf_ring *ring, const cbuf_options *options)
+{
+    return (void)ring, (void)options, CBUF__NO_DELTAS;
+}
+CBUF__SLOW double cbuf__json_step(cbuf__json *json) { return (void)json, 0; }
+CBUF__SLOW void cbuf__write_delta(
+    cbuf__text *text, const cbuf__codec *codec, const cbuf_column *column)
+{
+    (void)text, (void)codec, (void)column;
+}
+CBUF__SLOW uint64_t cbuf__put_deltas(cbuf_ring *ring, const unsigned char *rows, uint64_t n)
+{
+    return (void)ring, (void)rows, (void)n, 0;
+}
+CBUF__SLOW uint64_t cbuf__take_deltas(
+    const cbuf_ring *ring, uint64_t first, unsigned char *rows, uint64_t n)
+{
+    return (void)ring, (void)rows, first + n;
+}
+CBUF__INLINE void cbuf__take_over_deltas(cbuf_ring *ring) { (void)ring; }
+CBUF__INLINE uint64_t cbuf__plane_offset(const cbuf_ring *ring) { return ring->file_bytes; }
+#endif
+
+/* ============================================================================== [schema] ==== */
+
+CBUF__SLOW void cbuf__write_schema(cbuf__text *text, const cbuf__facts *facts,
+    const cbuf_options *options, const cbuf__codec *codec)
+{
+    cbuf__say(text, "{\"format\":\"cbuf 1.0\",\"layout\":");
+    cbuf__say(text, cbuf__has(facts, CBUF__DENSE) ? "\"dense\"" : "\"numbered\"");
+    cbuf__say_number(text, ",\"capacity\":", facts->capacity);
+    cbuf__say_number(text, ",\"row_bytes\":", facts->row_bytes);
+    cbuf__say_number(text, ",\"stride\":", facts->stride);
+    cbuf__say_number(text, ",\"rows_offset\":", facts->rows_offset);
+    cbuf__say_number(text, ",\"head_offset\":", offsetof(struct cbuf__file, head));
+    cbuf__say_number(text, ",\"reserve_offset\":", offsetof(struct cbuf__file, reserve));
+    if (facts->producers) {
+        cbuf__say_number(text, ",\"producers\":", facts->producers);
+        cbuf__say_number(text, ",\"claim_offset\":", offsetof(struct cbuf__file, claim));
+        cbuf__say_number(text, ",\"pens_offset\":", cbuf__pens_offset(facts));
     }
-    cbuf__json_need(json, ']', "a step is not [multiple, divisor]");
-    if (!(parts[1] > 0)) parts[1] = 1;
-    cbuf__quotient(parts, parts + 1, &step);
-    return step;
+    if (codec->deltas) {
+        cbuf__say_number(text, ",\"block_rows\":", facts->block_rows);
+        cbuf__say_number(text, ",\"escapes_offset\":", facts->escapes_offset);
+        cbuf__say_number(text, ",\"bases_offset\":", facts->bases_offset);
+        cbuf__say_number(text, ",\"plane_offset\":", facts->plane_offset);
+    }
+    const char *before = ",\"columns\":[\n{\"name\":\"";
+    for (const cbuf_column *c = NULL; (c = cbuf__next_column(options, c)) != NULL;) {
+        cbuf__say(text, before);
+        cbuf__say(text, c->name);
+        cbuf__say(text, "\",\"type\":\"");
+        cbuf__say_type(text, c->type);
+        cbuf__say_number(text, "\",\"offset\":", c->offset);
+        if (codec->deltas) cbuf__write_delta(text, codec, c);
+        before = "},\n{\"name\":\"";
+    }
+    cbuf__say(text, "}\n]}\n");
 }
 
 /* What is asked of a schema: the column of that index, or of that name, or the first of a type; and
- * how columns are stored: a codec to be filled in, and then to be compared with what it says. */
+ * how columns are stored: a codec to be filled in, or one that is, to be compared. */
 typedef struct cbuf__query {
     const char *name;
     uint32_t type, index;
     cbuf__codec *codec; /* or NULL */
-    bool placed;               /* compare */
     cbuf_column found; /* its type is 0 if there is none */
     const char *why;   /* the schema's fault, or NULL */
     uint32_t end;      /* where the last column ends */
@@ -2761,10 +2748,8 @@ CBUF__SLOW void cbuf__read_column(cbuf__query *query, cbuf__json *json, const ch
     column.type = cbuf__type_of(type);
     const char *fault = cbuf__check_column(query, &column, names, index, row_bytes);
     const cbuf_delta *is = delta.bits || delta.step > 0 ? &delta : NULL;
-    if (!fault && query->codec && !query->placed)
-        fault = cbuf__add_column(query->codec, &column, index, is);
-    if (!fault && query->placed && cbuf__stored_at(query->codec, &column) != stored)
-        fault = "a column's stored place";
+    if (!fault && query->codec)
+        fault = cbuf__check_delta(query->codec, &column, index, is, stored);
     if (fault) cbuf__json_fault(json, fault);
 }
 
@@ -2825,23 +2810,6 @@ static inline int cbuf_column_find(const cbuf_ring *ring, const char *name, cbuf
     return cbuf__find_column(ring, name, 0, column);
 }
 
-static inline int cbuf_delta_at(
-    const cbuf_ring *ring, uint32_t index, cbuf_delta *delta, uint64_t *escapes)
-{
-    cbuf_column column;
-    if (!ring->file) return CBUF_ENOTOPEN;
-    if (!ring->delta || index >= ring->codec.deltas) return CBUF_EINVAL;
-    const cbuf__packed *d = ring->codec.delta + index;
-    if (escapes) *escapes = cbuf__load_relaxed(ring->codec.escapes + index);
-    if (!delta) return 0;
-    int error = cbuf_column_at(ring, d->index, &column);
-    memcpy(delta->name, column.name, sizeof delta->name);
-    delta->bits = d->bits;
-    delta->step = 0;
-    if (d->real) cbuf__quotient(&d->multiple, &d->divisor, &delta->step);
-    return error;
-}
-
 /* ========================================================================= [memory-ring] ==== */
 
 /* Checks the columns one by one, and finds where the last one ends. */
@@ -2857,37 +2825,6 @@ CBUF__SLOW int cbuf__check_columns(cbuf_ring *ring, const cbuf_options *o, uint3
     if (!o->row_bytes || *end <= o->row_bytes) return 0;
     return cbuf__fail_with(
         ring, CBUF_EINVAL, "row_bytes", o->row_bytes, "the last column ends at ", *end);
-}
-
-/* The first of least, 2 least, 4 least ... that is not below the value. */
-CBUF__INLINE uint64_t cbuf__power_from(uint64_t least, uint64_t value)
-{
-    while (least < value) least *= 2;
-    return least;
-}
-
-/* Puts the columns into the codec, in the order of their offsets. The fault, or NULL. */
-CBUF__SLOW const char *cbuf__plan_deltas(
-    cbuf__codec *codec, const cbuf_options *o, cbuf__facts *f)
-{
-    uint64_t half = f->capacity / 2, block = o->block_rows;
-    uint32_t index = 0;
-    if (!o->delta_count) return NULL;
-    if (!block) block = half < 64 ? half : 64;
-    if (block < half) block = cbuf__power_from(1, block);
-    f->block_rows = CBUF__AS(uint32_t, block);
-    f->delta_count = o->delta_count;
-    f->features |= CBUF__DELTA;
-    for (const cbuf_column *c = NULL; (c = cbuf__next_column(o, c)) != NULL; index++) {
-        const cbuf_delta *delta = NULL;
-        for (uint32_t k = 0; k < o->delta_count && !delta; k++)
-            if (!memcmp(c->name, o->deltas[k].name, strlen(c->name) + 1)) delta = o->deltas + k;
-        const char *fault = cbuf__add_column(codec, c, index, delta);
-        if (fault) return fault;
-    }
-    cbuf__place_columns(codec);
-    if (codec->deltas < o->delta_count) return "a delta names no column, or one that another names";
-    return o->in_place ? "rows with delta columns cannot be in_place" : NULL;
 }
 
 CBUF__INLINE size_t cbuf__readers_size(uint64_t slots)
@@ -3025,7 +2962,7 @@ CBUF__SLOW int cbuf__resolve(
     f->column_count = o->column_count;
     if (o->locked) f->features |= CBUF__LOCKED;
     if (f->producers) f->features |= CBUF__MANY;
-    const char *fault = cbuf__plan_deltas(&ring->codec, o, f);
+    const char *fault = o->delta_count ? cbuf__plan_deltas(&ring->codec, o, f) : NULL;
     if (fault) return cbuf__fail(ring, CBUF_ESCHEMA, fault);
     cbuf__shape_rows(o, &ring->codec, end, f);
     f->schema_offset = sizeof(struct cbuf__file);
@@ -3073,30 +3010,6 @@ CBUF__SLOW void cbuf__take_facts(cbuf_ring *ring, const cbuf__facts *f)
     ring->wake_at = &ring->local->never;
 }
 
-/* Gives it what facts and schema say of delta columns. The schema's fault, or NULL. */
-CBUF__SLOW const char *cbuf__bind_deltas(
-    cbuf_ring *ring, unsigned char *base, const cbuf__facts *facts, cbuf__query *query)
-{
-    cbuf__codec *codec = &ring->codec;
-    void *escapes = base + facts->escapes_offset, *bases = base + facts->bases_offset;
-    void *plane = base + facts->plane_offset;
-    cbuf__place_columns(codec);
-    query->placed = true;
-    if (!cbuf__read_schema(ring->schema, ring->schema_bytes, ring->row_bytes, query))
-        return query->why;
-    if (codec->deltas != facts->delta_count) return "it has another number of delta columns";
-    if (codec->stored_bytes + (ring->dense ? 0u : 4u) > ring->stride)
-        return "its stored columns end beyond the stride";
-    codec->escapes = CBUF__AS(cbuf__word *, escapes);
-    codec->pages = codec->escapes + codec->deltas;
-    codec->bases = CBUF__AS(cbuf__word *, bases);
-    codec->plane = CBUF__AS(cbuf__word *, plane);
-    while (facts->block_rows >> codec->block_bits > 1) codec->block_bits++;
-    codec->chunk = CBUF__BUFFER / ring->stride;
-    if (codec->chunk > CBUF__CHUNK) codec->chunk = CBUF__CHUNK;
-    return NULL;
-}
-
 /* The same, and where all is in the ring at `base`, whose schema it checks. */
 CBUF__SLOW int cbuf__bind(cbuf_ring *ring, void *base, const cbuf__facts *facts)
 {
@@ -3118,9 +3031,11 @@ CBUF__SLOW int cbuf__bind(cbuf_ring *ring, void *base, const cbuf__facts *facts)
     query.codec = ring->delta ? &ring->codec : NULL;
     uint32_t columns =
         cbuf__read_schema(ring->schema, ring->schema_bytes, ring->row_bytes, &query);
-    if (!columns) fault = query.why;
-    else if (ring->delta) fault = cbuf__bind_deltas(ring, bytes, facts, &query);
-    else if (ring->shared_tail && query.end + 4 > ring->row_bytes)
+    if (columns && ring->delta) fault = cbuf__bind_deltas(ring, bytes, facts);
+    if (columns && ring->delta && !fault) /* its columns have their places now */
+        cbuf__read_schema(ring->schema, ring->schema_bytes, ring->row_bytes, &query);
+    if (query.why) fault = query.why;
+    else if (!ring->delta && ring->shared_tail && query.end + 4 > ring->row_bytes)
         fault = "a column lies where the rows' numbers are";
     ring->options.column_count = columns;
     ring->time_offset = query.found.type ? query.found.offset : UINT32_MAX;
@@ -3677,15 +3592,8 @@ CBUF__SLOW int cbuf__compare(
         if (missing || there.type != c->type || there.offset != c->offset)
             return cbuf__fail(ring, CBUF_EMISMATCH, c->name);
     }
-    for (uint32_t k = 0; k < options->delta_count; k++) {
-        const cbuf_delta *wants = options->deltas + k;
-        cbuf_delta there;
-        uint32_t i = 0;
-        while (!cbuf_delta_at(ring, i, &there, NULL) && strcmp(there.name, wants->name)) i++;
-        if (i == options->delta_count || there.bits != wants->bits ||
-            memcmp(&there.step, &wants->step, 8))
-            return cbuf__fail(ring, CBUF_EMISMATCH, wants->name);
-    }
+    const char *other = ring->delta ? cbuf__other_delta(ring, options) : NULL;
+    if (other) return cbuf__fail(ring, CBUF_EMISMATCH, other);
     return 0;
 }
 
