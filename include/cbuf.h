@@ -362,7 +362,7 @@ struct cbuf__local {      /* words of this process alone; a fork() clears them i
 
 typedef struct cbuf_ring {
     unsigned char *rows;
-    uint64_t ring_id, capacity, mask, blocks; /* blocks: what `reserve` is cut to, a mask */
+    uint64_t capacity, mask, blocks; /* blocks: what `reserve` is cut to, a mask */
     uint32_t row_bytes, stride, last; /* last: index of the row's last word */
     bool delta, dense, shared_tail, producer, locked, gated, many, lock_is_new, joins;
     struct cbuf__local *local;
@@ -384,6 +384,7 @@ typedef struct cbuf_ring {
     int64_t stuck_since_ns, minded_ns;       /* since when, and when that was looked at */
     int64_t swept_ns;                        /* when it last looked for dead producers */
     size_t file_bytes, readers_bytes;
+    uint64_t ring_id;
     cbuf_options options; /* as resolved; no name, no columns */
     int memory_errno[4];  /* numa, populate, huge, lock */
     struct cbuf__local in_handle;
@@ -2535,8 +2536,8 @@ CBUF__SLOW void cbuf__json_need(cbuf__json *json, char wanted, const char *why)
 {
     if (!cbuf__json_take(json, wanted)) cbuf__json_fault(json, why);
 }
-/* A string, copied to `to` of `room` bytes if there is one; then it may have no escapes. */
-CBUF__SLOW void cbuf__json_string(cbuf__json *json, char *to, size_t room)
+/* A string, copied to `to` of CBUF_NAME_BYTES if there is one; then it may have no escapes. */
+CBUF__SLOW void cbuf__json_string(cbuf__json *json, char *to)
 {
     size_t n = 0;
     cbuf__json_need(json, '"', "a string is missing");
@@ -2546,12 +2547,13 @@ CBUF__SLOW void cbuf__json_string(cbuf__json *json, char *to, size_t room)
         if (CBUF__AS(unsigned char, c) < ' ') cbuf__json_fault(json, "a string does not end");
         if (c == '\\' && to) cbuf__json_fault(json, "a name, type or key has an escape");
         if (c == '\\' && json->at < json->end) json->at++;
-        if (to && n + 1 >= room) cbuf__json_fault(json, "a name, type or key is too long");
+        if (to && n == CBUF_NAME_BYTES - 1)
+            cbuf__json_fault(json, "a name, type or key is too long");
         if (to && !json->why) to[n++] = c;
     }
     if (to) to[n] = 0;
 }
-CBUF__SLOW uint64_t cbuf__json_large(cbuf__json *json, uint64_t most)
+CBUF__SLOW uint64_t cbuf__json_number(cbuf__json *json, uint64_t most)
 {
     uint64_t number = 0;
     char c = cbuf__json_peek(json);
@@ -2562,10 +2564,6 @@ CBUF__SLOW uint64_t cbuf__json_large(cbuf__json *json, uint64_t most)
     }
     return number;
 }
-CBUF__SLOW uint32_t cbuf__json_number(cbuf__json *json)
-{
-    return CBUF__AS(uint32_t, cbuf__json_large(json, CBUF_MAX_ROW_BYTES));
-}
 /* The next member of an object ('{'; its key is copied to `key` if there is one) or element of an
  * array ('['); *first: its first one. False at its end. */
 CBUF__SLOW bool cbuf__json_next(cbuf__json *json, char open, bool *first, char *key)
@@ -2573,7 +2571,7 @@ CBUF__SLOW bool cbuf__json_next(cbuf__json *json, char open, bool *first, char *
     if (*first) cbuf__json_need(json, open, "an object or array is missing");
     if (json->why || cbuf__json_take(json, open == '{' ? '}' : ']')) return false;
     if (!*first) cbuf__json_need(json, ',', "a comma is missing");
-    if (open == '{') cbuf__json_string(json, key, CBUF_NAME_BYTES);
+    if (open == '{') cbuf__json_string(json, key);
     if (open == '{') cbuf__json_need(json, ':', "a colon is missing");
     *first = false;
     return !json->why;
@@ -2584,7 +2582,7 @@ CBUF__SLOW void cbuf__json_skip(cbuf__json *json) /* any value */
     const char *start = json->at;
     bool first = true;
     if (open == '"') {
-        cbuf__json_string(json, NULL, 0);
+        cbuf__json_string(json, NULL);
     } else if (open == '{' || open == '[') {
         if (++json->depth > 8) cbuf__json_fault(json, "nested too deeply");
         while (cbuf__json_next(json, open, &first, NULL)) cbuf__json_skip(json);
@@ -2728,18 +2726,18 @@ CBUF__SLOW void cbuf__read_column(cbuf__query *query, cbuf__json *json, const ch
     names[index] = json->at;
     while (cbuf__json_next(json, '{', &first, key)) {
         if (!strcmp(key, "name")) {
-            cbuf__json_string(json, column.name, sizeof column.name);
+            cbuf__json_string(json, column.name);
             names[index] = json->at - strlen(column.name) - 1;
         } else if (!strcmp(key, "type")) {
-            cbuf__json_string(json, type, sizeof type);
+            cbuf__json_string(json, type);
         } else if (!strcmp(key, "offset")) {
-            column.offset = cbuf__json_number(json);
+            column.offset = CBUF__AS(uint32_t, cbuf__json_number(json, CBUF_MAX_ROW_BYTES));
         } else if (!strcmp(key, "delta")) {
-            delta.bits = cbuf__json_number(json);
+            delta.bits = CBUF__AS(uint32_t, cbuf__json_number(json, CBUF_MAX_ROW_BYTES));
         } else if (!strcmp(key, "step")) {
             delta.step = cbuf__json_step(json);
         } else if (!strcmp(key, "stored")) {
-            stored = cbuf__json_number(json);
+            stored = CBUF__AS(uint32_t, cbuf__json_number(json, CBUF_MAX_ROW_BYTES));
         } else {
             cbuf__json_skip(json);
         }
@@ -2881,7 +2879,8 @@ CBUF__SLOW int cbuf__check_mark(
 CBUF__SLOW int cbuf__check_facts(cbuf_ring *ring, const cbuf__facts *f, uint64_t bytes, int code)
 {
     bool dense = cbuf__has(f, CBUF__DENSE), shared = cbuf__has(f, CBUF__SHARED_TAIL);
-    bool many = cbuf__has(f, CBUF__MANY), delta = cbuf__has(f, CBUF__DELTA);
+    bool many = cbuf__has(f, CBUF__MANY), locked = cbuf__has(f, CBUF__LOCKED);
+    bool delta = cbuf__has(f, CBUF__DELTA);
     const uint64_t row_bytes = f->row_bytes, half = f->capacity / 2, end = f->schema_offset;
     const cbuf__limit limits[] = { { "its size", bytes, f->file_bytes, f->file_bytes },
         { "row_bytes", row_bytes, 1, delta ? CBUF__BUFFER / 2 : CBUF_MAX_ROW_BYTES },
@@ -2909,8 +2908,8 @@ CBUF__SLOW int cbuf__check_facts(cbuf_ring *ring, const cbuf__facts *f, uint64_t
         fault = "its stride, capacity or gates";
     if (delta && f->block_rows & (f->block_rows - 1)) fault = "block_rows is no power of two";
     if (shared ? dense : delta && !dense) fault = "its layout";
-    if (cbuf__has(f, CBUF__LOCKED) && f->readers_offset) fault = "a ring in memory cannot be locked";
-    if (many && (dense || cbuf__has(f, CBUF__LOCKED) || delta || f->capacity > 1u << 30))
+    if (locked && f->readers_offset) fault = "a ring in memory cannot be locked";
+    if (many && (dense || locked || delta || f->capacity > 1u << 30))
         fault = "many producers need the numbered layout, no lock, no delta columns, and a "
                 "capacity of at most 2^30";
     return fault ? cbuf__fail(ring, code, fault) : 0;
@@ -3276,8 +3275,8 @@ CBUF__SLOW int cbuf__fail_errno(cbuf_ring *ring, const char *what, int error)
     int code = CBUF_ESYSTEM;
     if (error == ENOENT) code = CBUF_ENOENT;
     if (error == EACCES || error == EPERM || error == ELOOP) code = CBUF_EACCES;
-    if (error == ENOSPC || error == EDQUOT || error == EFBIG) code = CBUF_ENOSPACE;
-    if (error == ENOMEM) code = CBUF_ENOSPACE;
+    if (error == ENOSPC || error == EDQUOT || error == EFBIG || error == ENOMEM)
+        code = CBUF_ENOSPACE;
     cbuf__fail(ring, code, what);
     cbuf__text text = cbuf__more(ring);
     cbuf__say_number(&text, ": errno ", CBUF__AS(uint64_t, error));

@@ -451,7 +451,7 @@ CBUF__SLOW double cbuf__json_step(cbuf__json *json)
     double parts[2], step;
     for (int i = 0; i < 2; i++) {
         cbuf__json_need(json, i ? ',' : '[', "a step is not [multiple, divisor]");
-        uint64_t part = cbuf__json_large(json, 100000000000000u);
+        uint64_t part = cbuf__json_number(json, 100000000000000u);
         parts[i] = CBUF__AS(double, CBUF__AS(int64_t, part));
     }
     cbuf__json_need(json, ']', "a step is not [multiple, divisor]");
