@@ -94,6 +94,7 @@ CBUF__INLINE void cbuf__fence_release(void) { __atomic_signal_fence(__ATOMIC_SEQ
 CBUF__INLINE void cbuf__fence_seq_cst(void) { __atomic_signal_fence(__ATOMIC_SEQ_CST); }
 CBUF__INLINE void cbuf__fence_compiler(void) { __atomic_signal_fence(__ATOMIC_SEQ_CST); }
 CBUF__INLINE void cbuf__pause(void) {}
+CBUF__INLINE void cbuf__back_off(uint32_t turns) { (void)turns; }
 
 /* A sleep would be for ever, as the only one who could end it sleeps: it ends at once, as if
  * somebody had woken it too early, and is counted if nobody had. What should happen just before a

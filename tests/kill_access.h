@@ -92,6 +92,7 @@ static inline void cbuf__fence_release(void) { __atomic_thread_fence(__ATOMIC_RE
 static inline void cbuf__fence_seq_cst(void) { __sync_synchronize(); }
 static inline void cbuf__fence_compiler(void) { __atomic_signal_fence(__ATOMIC_SEQ_CST); }
 static inline void cbuf__pause(void) { __atomic_signal_fence(__ATOMIC_SEQ_CST); }
+static inline void cbuf__back_off(uint32_t turns) { (void)turns; }
 
 static inline bool cbuf__barrier_all(void)
 {

@@ -77,6 +77,7 @@ static inline void cbuf__fence_release(void) { checker_fence(CHECKER_RELEASE); }
 static inline void cbuf__fence_seq_cst(void) { checker_fence(CHECKER_SEQ_CST); }
 static inline void cbuf__fence_compiler(void) {}
 static inline void cbuf__pause(void) { checker_pause(); }
+static inline void cbuf__back_off(uint32_t turns) { (void)turns; }
 
 static inline bool cbuf__barrier_all(void) { return checker_barrier_all(); }
 
