@@ -429,8 +429,8 @@ static inline int cbuf_remove(const char *name);
 /* The bytes that cbuf_create_in needs for these options, or an error. */
 static inline int64_t cbuf_memory_needed(const cbuf_options *options);
 /* Makes a ring in the caller's memory (8-byte aligned, better 128), for threads, or for processors
- * that share it. No file, no allocation, no system call; `name`, modes, `existing`, `locked` and
- * `memory` do not apply, and dead readers are not noticed. */
+ * that share it. No file, no allocation, no system call; `name`, modes, `existing` and `memory` do
+ * not apply, `locked` is refused, and dead readers are not noticed. */
 static inline int cbuf_create_in(
     cbuf_ring *ring, void *memory, size_t bytes, const cbuf_options *options);
 /* Opens a ring that another program or processor made in this memory. */
