@@ -719,8 +719,9 @@ CBUF__SLOW void cbuf__touch(int fd) { futimens(fd, NULL); }
 /* ============================================================================== [format] ==== */
 
 /* Version 1.0: all that two processes agree on; the same bytes for every compiler, 32 and 64 bit,
- * C and C++. A newer minor version may give a meaning to what is zero today; what an older program
- * must not overlook is a feature bit. */
+ * C and C++. Where the parts behind the schema lie follows from the facts: see cbuf__place. A newer
+ * minor version may have more in the schema, and give a meaning to what is zero today; what an older
+ * program must not overlook is a feature bit. */
 #define CBUF__MAGIC "cbuf\r\n\032"
 #define CBUF__MAGIC_READERS "cbufrdr"
 #define CBUF__MAJOR 1
@@ -2911,7 +2912,7 @@ CBUF__SLOW int cbuf__check_facts(cbuf_ring *ring, const cbuf__facts *f, uint64_t
         { "its size", bytes, 0, SIZE_MAX / 2 },
         { "schema_bytes", f->schema_bytes, 0, CBUF_MAX_SCHEMA_BYTES },
         { "schema_offset", end, sizeof(struct cbuf__file), UINT32_MAX },
-        { "gates_offset", f->gates_offset, end + f->schema_bytes, UINT32_MAX - 7 } };
+        { "gates_offset", f->gates_offset, end + f->schema_bytes, UINT32_MAX } };
     int error = cbuf__check_limits(ring, code, limits, CBUF__COUNT_OF(limits));
     if (error) return error;
     const char *fault = NULL;
