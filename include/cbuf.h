@@ -724,7 +724,7 @@ CBUF__SLOW void cbuf__touch(int fd) { futimens(fd, NULL); }
 
 /* Version 1.0: all that two processes agree on; the same bytes for every compiler, 32 and 64 bit,
  * C and C++. Where the parts behind the schema lie follows from the facts: see cbuf__place. A newer
- * minor version may have more in the schema, and give a meaning to what is zero today; what an older
+ * minor version may say more in the schema, and give a meaning to what is zero today; what an older
  * program must not overlook is a feature bit. */
 #define CBUF__MAGIC "cbuf\r\n\032"
 #define CBUF__MAGIC_READERS "cbufrdr"
