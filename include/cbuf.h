@@ -2916,7 +2916,6 @@ CBUF__SLOW int cbuf__check_facts(cbuf_ring *ring, const cbuf__facts *f, uint64_t
         { "on_full", f->on_full, 0, CBUF_SPILL },
         { "delta_count", f->delta_count, delta, delta ? CBUF_MAX_DELTAS : 0u },
         { "block_rows", f->block_rows, delta, delta ? half : UINT32_MAX },
-        { "its size", bytes, 0, SIZE_MAX / 2 },
         { "schema_bytes", f->schema_bytes, 0, CBUF_MAX_SCHEMA_BYTES },
         { "schema_offset", end, sizeof(struct cbuf__file), UINT32_MAX },
         { "gates_offset", f->gates_offset, end + f->schema_bytes, UINT32_MAX } };
@@ -2935,7 +2934,9 @@ CBUF__SLOW int cbuf__check_facts(cbuf_ring *ring, const cbuf__facts *f, uint64_t
     if (many && (dense || locked || delta || f->capacity > 1u << 30))
         fault = "many producers need the numbered layout, no lock, no delta columns, and a "
                 "capacity of at most 2^30";
-    return fault ? cbuf__fail(ring, code, fault) : 0;
+    if (fault) return cbuf__fail(ring, code, fault);
+    return bytes <= SIZE_MAX / 2 ? 0 : cbuf__fail_with(ring, code, "its size", bytes,
+        "the limit is ", SIZE_MAX / 2);
 }
 
 /* How rows lie: their stride, and where their numbers are. The columns end at `end`. */
