@@ -61,7 +61,7 @@ static const cbuf_column columns[] = { CBUF_COLUMN(payload_row, number),
 struct stage {
     char pool[64], ring[64], path[128];
     uint64_t countdown, seed, done, rows;
-    uint32_t producers;
+    uint32_t producers, max_holders;
     uint8_t on_full;
     cbuf_ref given; /* to the child */
     int act;
@@ -72,6 +72,7 @@ static struct stage *new_stage(void)
     struct stage *stage = (struct stage *)shared_memory(sizeof *stage);
     snprintf(stage->pool, sizeof stage->pool, "%s", new_name());
     snprintf(stage->ring, sizeof stage->ring, "%s", new_name());
+    stage->max_holders = 8;
     stage->ready = new_cue();
     stage->go = new_cue();
     return stage;
@@ -91,7 +92,7 @@ static cbuf_pool_options pool_options(const struct stage *stage)
     options.count[CBUF_XS] = 24;
     options.count[CBUF_XXL] = MAX_LARGE;
     for (uint32_t k = 1; k < CBUF_XXL; k++) options.bytes[k] = 64 + 64 * k;
-    options.max_holders = stage->producers ? 12 : 8;
+    options.max_holders = stage->max_holders;
     return options;
 }
 static void create(cbuf_pool *pool, const struct stage *stage)
@@ -799,6 +800,32 @@ static void who_settles_what_a_dead_producer_had_in_hand_may_die_too(void **stat
     end_stage(stage);
 }
 
+static void who_takes_a_dead_producers_entry_settles_it_first(void **state)
+{
+    (void)state;
+    struct stage *stage = new_stage();
+    static struct author a;
+    uint64_t seed = 0x5eed0405;
+    cbuf_pool pool, other;
+    stage->producers = 3;
+    stage->max_holders = 4; /* the test's two, the ring, the child */
+    stage->rows = 100;
+    create(&pool, stage);
+    stage->given = new_payload(&pool, SMALL);
+    open_author(&a, stage);
+    for (int k = 0; k < (CHECK_SANITIZED ? 20 : 100); k++) {
+        stage->countdown = 300 + next_random(&seed) % 2000;
+        CHECK_IS(finish(start(write_and_die, stage)), -SIGKILL);
+        attach(&other, stage);
+        CHECK_IS(held(&pool), 1 + check_owners(&a));
+        cbuf_pool_close(&other);
+    }
+    check_a_lap(&a, 1);
+    close_author(&a);
+    cbuf_pool_close(&pool);
+    end_stage(stage);
+}
+
 /* One that is stopped at an operation, and goes on after others have written, reclaimed and opened
  * the ring. */
 static void a_producer_may_stand_still_at_any_operation(void **state)
@@ -1080,6 +1107,7 @@ static void random_deaths_among_several_producers_leave_each_slot_accounted_for(
     static struct author a;
     cbuf_pool pool;
     stage->producers = MOST_PRODUCERS;
+    stage->max_holders = 12;
     create(&pool, stage);
     stage->given = new_payload(&pool, SMALL);
     for (; stage->on_full <= CBUF_DROP_NEWEST; stage->on_full += CBUF_DROP_NEWEST) {
@@ -1132,6 +1160,7 @@ int main(void)
         TEST(a_removed_rings_payloads_are_given_back),
         TEST(one_of_several_producers_may_die_at_any_operation),
         TEST(who_settles_what_a_dead_producer_had_in_hand_may_die_too),
+        TEST(who_takes_a_dead_producers_entry_settles_it_first),
         TEST(a_producer_may_stand_still_at_any_operation),
         TEST(random_deaths_give_back_exactly_what_the_dead_held),
         TEST(random_deaths_among_several_producers_leave_each_slot_accounted_for),
