@@ -419,7 +419,7 @@ CBUF__INLINE bool cbuf__claim_slot(
     *ref = cbuf__ref_of(taken, kind, index);
     return true;
 }
-/* Takes a free slot of a class: the one that was freed here last, whose lines are at hand, and whose
+/* Takes a free slot of a class: the one that was freed here last, whose lines are at hand and whose
  * state need not be loaded if nobody has had it since (16 against 21 ns); or the next one in turn,
  * which is mostly free: slots are given back in the order they were taken. */
 CBUF__INLINE bool cbuf__take_free(cbuf_pool *pool, uint32_t kind, cbuf_ref *ref)
