@@ -469,6 +469,17 @@ CBUF__SLOW int cbuf__clear_bit(
     return last;
 }
 
+/* The same for a bit that is sure to be there. */
+CBUF__INLINE int cbuf__drop_bit(cbuf_pool *pool, uint32_t kind, uint32_t index, uint64_t bit)
+{
+    if (CBUF__UNLIKELY(kind == CBUF_XXL)) return cbuf__clear_bit(pool, kind, index, bit, 0);
+    cbuf__word *state = &cbuf__slot_at(&pool->classes[kind], index)->state;
+    uint64_t before = cbuf__fetch_add_acq_rel(state, 0 - bit); /* P2 */
+    if ((before & CBUF__HOLDERS) != bit) return 0;
+    pool->classes[kind].hot = index;
+    return 1;
+}
+
 /* Whether a keeper holds the payload of a ref: 0 with its slot's number, or an error. */
 CBUF__INLINE int cbuf__is_held(
     const cbuf_pool *pool, const cbuf__keeper *keeper, cbuf_ref ref, uint32_t *number)
@@ -481,16 +492,11 @@ CBUF__INLINE int cbuf__is_held(
 /* Gives back one of a keeper's references. */
 CBUF__INLINE int cbuf__give_back(cbuf_pool *pool, cbuf__keeper *keeper, cbuf_ref ref)
 {
-    uint32_t number, kind = cbuf__ref_kind(ref), index = cbuf__ref_index(ref);
+    uint32_t number;
     int error = cbuf__is_held(pool, keeper, ref, &number);
     if (CBUF__UNLIKELY(error)) return error;
     if (CBUF__AS(uint32_t, --keeper->held[number])) return 0;
-    if (CBUF__UNLIKELY(kind == CBUF_XXL)) return cbuf__clear_bit(pool, kind, index, keeper->bit, 0);
-    cbuf__word *state = &cbuf__slot_at(&pool->classes[kind], index)->state;
-    uint64_t before = cbuf__fetch_add_acq_rel(state, 0 - keeper->bit); /* P2 */
-    if ((before & CBUF__HOLDERS) != keeper->bit) return 0;
-    pool->classes[kind].hot = index;
-    return 1;
+    return cbuf__drop_bit(pool, cbuf__ref_kind(ref), cbuf__ref_index(ref), keeper->bit);
 }
 
 /* Moves a reference from one keeper to another, both of the calling thread, in one step: at no
@@ -1488,13 +1494,12 @@ CBUF__INLINE void cbuf__drop_owned(
     cbuf_pool_ring *rows, uint32_t kind, uint32_t index, uint64_t place)
 {
     cbuf_pool *pool = rows->pool;
-    cbuf__pool_class *c = &pool->classes[kind];
-    cbuf__word *owner = cbuf__owner_at(rows->self.held, c->first + index);
+    cbuf__word *owner = cbuf__owner_at(rows->self.held, pool->classes[kind].first + index);
     uint64_t was = cbuf__load_acquire(owner);
     if (!cbuf__is_of_place(was, place)) return;
     uint64_t mine = cbuf__owner(was >> 6, CBUF__DROPPING, pool->self.index, 0);
     cbuf__store_release(owner, mine); /* H4: the place is its claimer's */
-    if (cbuf__clear_bit(pool, kind, index, rows->self.bit, 0) > 0) c->hot = index;
+    cbuf__drop_bit(pool, kind, index, rows->self.bit);
     cbuf__compare_exchange_acq_rel(owner, &mine, 0); /* unless it is used again */
 }
 
