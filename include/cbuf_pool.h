@@ -238,18 +238,18 @@ static inline int cbuf_pool_release(cbuf_pool *pool, cbuf_ref ref);
 /* ---- rings whose rows own references: a producer's thread, with its own handles ---- */
 
 /* Lets the ring (open to write, with 1 to 8 columns of type CBUF_REF at offsets that 8 divides) be
- * a holder of the pool; each of several producers does so, with a pool handle of its own. A ring
- * that was one before, under the same path, goes on: the first to open it counts anew what its rows
- * own, and gives back what none of them owns. 0 or an error, see cbuf_pool_error: CBUF_EBUSY if it
- * is open already, by another producer where there is one, or by this handle; CBUF_EFEATURE for
- * delta columns, for CBUF_SPILL and where there is a log: a row that waits in a file, or is written
- * again from it, could not tell what it owns. `pool` and `ring` stay open and where they are. */
+ * a holder of the pool; each of several producers does so, by the same path, with a pool handle of
+ * its own. A ring that was one before, by the same path, goes on: the first to open it counts anew
+ * what its rows own, and gives back what none of them owns. 0 or an error, see cbuf_pool_error:
+ * CBUF_EBUSY if it is open already, by the one producer or with this handle; CBUF_EFEATURE for
+ * delta columns, CBUF_SPILL and rings with a log: a row that waits in a file, or is written again
+ * from it, could not tell what it owns. `pool` and `ring` stay open and where they are. */
 static inline int cbuf_pool_ring_open(cbuf_pool_ring *rows, cbuf_pool *pool, cbuf_ring *ring);
 /* Writes a row like cbuf_write. Each ref in it (0: none) must be held by the pool's handle, whose
  * reference goes to the row; what the row that is overwritten owned is given back. 1; if it
  * returns anything else (0, CBUF_ETIMEDOUT, CBUF_ENOTHELD ...) nothing has changed hands. In a ring
- * of several producers CBUF_EINUSE: another row has the payload, or the one that had it is being
- * overwritten just now. */
+ * of several producers CBUF_EINUSE: another row has the payload, or one that is being overwritten,
+ * or a dead producer had it in hand, until cbuf_pool_reclaim. */
 static inline int cbuf_pool_write(cbuf_pool_ring *rows, const void *row);
 /* Reads the next row like cbuf_read, for one reader of any process, and holds the payload of the
  * ref at `offset` in it before the cursor moves on: under CBUF_BLOCK and CBUF_DROP_NEWEST none is
@@ -673,8 +673,9 @@ CBUF__SLOW bool cbuf__is_the_ring(const struct cbuf__holder *holder, const char 
     return cbuf__is_ring(holder) && cbuf__has_name(holder, name);
 }
 
-/* Only one at a time opens a ring of many producers for refs, or ends one, or settles what a dead
- * producer had in hand of any: who has this lock, for some microseconds. It is tried so often. */
+/* Only one at a time lets a ring be a holder, or ends one, or settles what a dead producer had in
+ * hand of any: who has this lock, for some microseconds. One who is stopped then holds up others who
+ * want it, and nobody who writes or reads. `tries`: 50 us apart. */
 CBUF__SLOW bool cbuf__lock_rings(cbuf_pool *pool, int tries)
 {
     for (uint64_t nobody = 0; tries-- > 0; nobody = 0) {
@@ -692,7 +693,7 @@ CBUF__SLOW void cbuf__unlock_rings(cbuf_pool *pool)
     else cbuf__lock(pool->carrier.fd, CBUF__UNLOCK, CBUF_MAX_HOLDERS, false);
 }
 
-/* For each slot who owns a ring's reference. */
+/* What an entry has for each slot: how often a holder holds it, or a ring's owner of it. */
 CBUF__INLINE uint64_t *cbuf__counts_of(const cbuf_pool *pool, uint32_t index)
 {
     void *counts = CBUF__AS(unsigned char *, CBUF__AS(void *, cbuf__holder_at(pool, 0))) +
@@ -738,7 +739,7 @@ CBUF__SLOW int64_t cbuf__bury(cbuf_pool *pool, uint32_t dead)
     return given_back + cbuf__pool_sweep(pool, dead);
 }
 
-/* Takes entry `index` if it is of that kind (and, a ring's, of that name): by the lock of its byte
+/* Takes entry `index` if it is of that kind, or a ring's of that name: by the lock of its byte
  * in a file, whose owner may be dead; by a compare-exchange in memory. */
 CBUF__SLOW bool cbuf__enter(cbuf_pool *pool, uint32_t index, uint64_t kind, const char *name)
 {
@@ -782,7 +783,7 @@ CBUF__SLOW int cbuf__find_entry(cbuf_pool *pool, uint64_t kind, const char *name
     for (int k = 0; k < last; k++)
         if (cbuf__enter(pool, CBUF__AS(uint32_t, k), CBUF__NOBODY, NULL)) return k;
     for (int k = 0; k < last; k++)
-        if (cbuf__inherit(pool, CBUF__AS(uint32_t, k), kind == CBUF__RING_OF_MANY)) return k;
+        if (cbuf__inherit(pool, CBUF__AS(uint32_t, k), ring)) return k;
     return cbuf__fail_with(&pool->carrier, CBUF_ESLOTS, "the number of holders",
         pool->max_holders, "the limit is ", pool->max_holders);
 }
@@ -1578,7 +1579,7 @@ static inline int cbuf_pool_ring_open(cbuf_pool_ring *rows, cbuf_pool *pool, cbu
         return cbuf__fail_with(&pool->carrier, CBUF_EFEATURE, "the ring's word of features",
             ring->file->facts.features, "refs are known with ", CBUF__REF_RINGS);
     if (ring->hook || ring->options.on_full == CBUF_SPILL)
-        return cbuf__fail(&pool->carrier, CBUF_EFEATURE, "rows in a log cannot own references");
+        return cbuf__fail(&pool->carrier, CBUF_EFEATURE, "rows in a log can own nothing");
     rows->pool = pool;
     rows->ring = ring;
     error = cbuf__find_refs(rows);

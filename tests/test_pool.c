@@ -610,7 +610,7 @@ TEST(a_ring_opened_again_owns_what_its_places_say_and_no_more)
     close_pools(p);
 }
 
-TEST(a_ring_that_may_spill_cannot_own)
+TEST(a_ring_that_may_spill_or_has_a_log_cannot_own)
 {
     cbuf_options options = row_options(4, CBUF_SPILL, CBUF_NUMBERED);
     cbuf_pool_options some = pool_options(4, 0, 0, 0, 0);
@@ -621,6 +621,24 @@ TEST(a_ring_that_may_spill_cannot_own)
     assert_int_equal(cbuf_pool_ring_open(&rows, p->pools, &pair.ring), CBUF_EFEATURE);
     assert_non_null(strstr(cbuf_pool_error(p->pools), "log"));
     close_pair(&pair);
+    for (uint32_t producers = 1; producers < 3; producers++) {
+        struct cbuf_hook log = { NULL, NULL, NULL };
+        struct row row = row_with(0, 0);
+        options.on_full = CBUF_OVERWRITE;
+        options.producers = producers;
+        open_pair(&pair, &options);
+        pair.ring.hook = &log;
+        assert_int_equal(cbuf_pool_ring_open(&rows, p->pools, &pair.ring), CBUF_EFEATURE);
+        pair.ring.hook = NULL;
+        assert_int_equal(cbuf_pool_ring_open(&rows, p->pools, &pair.ring), 0);
+        pair.ring.hook = &log;
+        row.frame = allocate(p->pools, 1);
+        assert_int_equal(cbuf_pool_write(&rows, &row), CBUF_ELOGGED);
+        assert_int_equal(cbuf_pool_release(p->pools, row.frame), 1);
+        pair.ring.hook = NULL;
+        cbuf_pool_ring_drop(&rows);
+        close_pair(&pair);
+    }
     close_pools(p);
 }
 
@@ -1133,7 +1151,7 @@ int main(void)
         cmocka_unit_test(a_row_that_is_not_written_leaves_its_references_where_they_were),
         cmocka_unit_test(a_ring_without_refs_or_one_only_read_cannot_own),
         cmocka_unit_test(a_ring_opened_again_owns_what_its_places_say_and_no_more),
-        cmocka_unit_test(a_ring_that_may_spill_cannot_own),
+        cmocka_unit_test(a_ring_that_may_spill_or_has_a_log_cannot_own),
         cmocka_unit_test(rows_of_several_producers_own_what_a_naive_model_says),
         cmocka_unit_test(a_payload_is_in_one_row_of_several_producers_at_a_time),
         cmocka_unit_test(a_row_that_one_of_several_does_not_write_leaves_its_references),

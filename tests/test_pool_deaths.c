@@ -56,7 +56,8 @@ typedef struct payload_row {
     cbuf_ref payload, another;
 } payload_row;
 static const cbuf_column columns[] = { CBUF_COLUMN(payload_row, number),
-    CBUF_COLUMN_AS(payload_row, payload, CBUF_REF), CBUF_COLUMN_AS(payload_row, another, CBUF_REF) };
+    CBUF_COLUMN_AS(payload_row, payload, CBUF_REF),
+    CBUF_COLUMN_AS(payload_row, another, CBUF_REF) };
 
 struct stage {
     char pool[64], ring[64], path[128];
