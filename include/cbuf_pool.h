@@ -674,7 +674,7 @@ CBUF__SLOW bool cbuf__is_the_ring(const struct cbuf__holder *holder, const char 
 }
 
 /* Only one at a time lets a ring be a holder, or ends one, or settles what a dead producer had in
- * hand of any: who has this lock, for some microseconds. One who is stopped then holds up others who
+ * hand of any: who has this lock, for some microseconds. Who is stopped then holds up others who
  * want it, and nobody who writes or reads. `tries`: 50 us apart. */
 CBUF__SLOW bool cbuf__lock_rings(cbuf_pool *pool, int tries)
 {
