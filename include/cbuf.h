@@ -557,9 +557,9 @@ static inline int cbuf_producer_alive(const cbuf_ring *ring);
     CBUF__TYPED int prefix##_write(cbuf_ring *ring_, const type *row_)                             \
     {                                                                                              \
         if (CBUF__LIKELY(cbuf__write_row(ring_, row_, sizeof *row_))) return 1;                    \
-        unsigned char copy_[sizeof *row_ <= 256 ? sizeof *row_ : 1]; /* so that *row_ can stay */  \
-        bool small_ = sizeof copy_ == sizeof *row_;                  /* in registers */            \
-        const void *from_ = small_ ? memcpy(copy_, row_, sizeof copy_) : row_;                     \
+        cbuf__word copy_[sizeof *row_ <= 256 ? (sizeof *row_ + 7) / 8 : 1];                        \
+        bool small_ = sizeof *row_ <= 256; /* then what row_ points at may stay in registers */    \
+        const void *from_ = small_ ? cbuf__copy_fresh(copy_, row_, sizeof *row_) : row_;           \
         return cbuf__write_slowly(ring_, from_, sizeof *row_);                                     \
     }                                                                                              \
     CBUF__SLOW int64_t prefix##_write_n(cbuf_ring *ring_, const type *rows_, uint64_t n_)          \
@@ -962,13 +962,34 @@ CBUF__INLINE void cbuf__bulk_out(unsigned char *to, const cbuf__word *from, size
     else cbuf__words_out(to, from, bytes / 8);
 }
 
-/* Writes row `sequence` to its place and publishes it with its last word, which is the struct's. */
+/* Writes row `sequence` to its place and publishes it with its last word, which is the struct's:
+ * its first half, loaded alone, and the number. */
 CBUF__INLINE void cbuf__put_plain(
     cbuf__word *to, uint64_t sequence, const unsigned char *row, uint32_t row_bytes)
 {
+    uint32_t half;
     size_t last = row_bytes / 8 - 1;
     cbuf__words_in(to, row, last);
-    cbuf__store_release(to + last, cbuf__seal(cbuf__get(row + 8 * last), sequence + 1)); /* W2 */
+    memcpy(&half, row + 8 * last, 4);
+    uint64_t tail = CBUF__LITTLE ? half : CBUF__AS(uint64_t, half) << 32;
+    cbuf__store_release(to + last, cbuf__seal(tail, sequence + 1)); /* W2 */
+}
+/* Copies a row whose fields were just stored, in parts that are not larger than these, to memory of
+ * the caller's own. */
+CBUF__INLINE const void *cbuf__copy_fresh(void *copy, const void *from, uint32_t row_bytes)
+{
+    const char *row = CBUF__AS(const char *, from);
+    char *to = CBUF__AS(char *, copy);
+    size_t words = (row_bytes - 1) / 8, rest = row_bytes - 8 * words, half = rest < 4 ? rest : 4;
+    _Pragma("GCC unroll 32") for (size_t w = 0; w < words; w++)
+    {
+        memcpy(to + 8 * w, row + 8 * w, 8);
+        cbuf__fence_compiler(); /* not two in one */
+    }
+    memcpy(to + 8 * words, row + 8 * words, half);
+    cbuf__fence_compiler();
+    memcpy(to + 8 * words + half, row + 8 * words + half, rest - half);
+    return copy;
 }
 
 /* Writes any other row `sequence` and, in the numbered layout, publishes it. */
