@@ -350,6 +350,7 @@ typedef struct cbuf__codec { /* how a ring with delta columns stores its rows */
     cbuf__packed delta[CBUF_MAX_DELTAS];
     cbuf__run run[2 * CBUF_MAX_DELTAS];
     cbuf__word *escapes, *pages, *bases, *plane;
+    uint64_t joint; /* the word in which the producer's next row begins */
 } cbuf__codec;
 
 struct cbuf__local {      /* words of this process alone; a fork() clears them in the child */
@@ -728,6 +729,7 @@ enum { /* feature bits; a program refuses a ring that has one it does not know *
     CBUF__LOCKED = 1 << 2,
     CBUF__DELTA = 1 << 3, /* columns; see [delta] */
     CBUF__MANY = 1 << 4,  /* producers; see [many] */
+    CBUF__PACKED = 1 << 5, /* dense rows of delta columns, and the stride is no multiple of 8 */
     CBUF__KNOWN_ALONE = CBUF__DENSE | CBUF__SHARED_TAIL | CBUF__LOCKED | CBUF__MANY
 };
 enum { CBUF__OPEN = 0, CBUF__CLOSED = 1, CBUF__RETIRED = 2 }; /* `state` */
@@ -1053,7 +1055,7 @@ enum { CBUF__CHUNK = 64, CBUF__BUFFER = 8192 }; /* rows, and bytes of stored row
 #endif
 #endif
 #ifdef CBUF_DELTA_H
-#define CBUF__KNOWN (CBUF__KNOWN_ALONE | CBUF__DELTA)
+#define CBUF__KNOWN (CBUF__KNOWN_ALONE | CBUF__DELTA | CBUF__PACKED)
 #else
 #define CBUF__KNOWN CBUF__KNOWN_ALONE
 CBUF__INLINE const char *cbuf__add_column(
@@ -2899,7 +2901,7 @@ CBUF__SLOW void cbuf__place_deltas(cbuf__facts *facts, uint32_t block_rows, uint
     uint64_t words = facts->delta_count * facts->capacity;
     facts->block_rows = block_rows;
     facts->escapes_offset = facts->gates_offset + 8ull * facts->max_readers;
-    facts->bases_offset = facts->rows_offset + facts->capacity * facts->stride;
+    facts->bases_offset = cbuf__round_up(facts->rows_offset + facts->capacity * facts->stride, 8);
     facts->plane_offset = cbuf__round_up(facts->bases_offset + 8 * (words / block_rows), page);
     facts->file_bytes = cbuf__round_up(facts->plane_offset + 8 * words, page);
 }
@@ -2918,8 +2920,8 @@ CBUF__SLOW int cbuf__resolve(
     if (fault) return cbuf__fail(ring, CBUF_ESCHEMA, fault);
     bool shared = !dense && !o->in_place && o->row_bytes % 8 == 0 && end + 4 <= o->row_bytes;
     uint64_t stride = cbuf__round_up(o->row_bytes + (dense || shared ? 0u : 4u), 8);
-    if (facts->delta_count)
-        stride = cbuf__round_up(ring->codec.stored_bytes + (dense ? 0u : 4u), 8);
+    if (facts->delta_count) stride = ring->codec.stored_bytes;
+    if (facts->delta_count && !dense) stride = cbuf__round_up(stride + 4, 8);
     for (uint64_t size = 8; o->pad_rows && size <= 64; size *= 2)
         if (stride <= size && stride > size / 2) stride = size;
     shared = facts->delta_count ? !dense : shared && stride == o->row_bytes;
@@ -2928,6 +2930,7 @@ CBUF__SLOW int cbuf__resolve(
     facts->major = CBUF__MAJOR;
     facts->minor = CBUF__MINOR;
     if (dense) facts->features |= CBUF__DENSE;
+    if (stride % 8) facts->features |= CBUF__PACKED;
     if (shared) facts->features |= CBUF__SHARED_TAIL;
     if (o->locked) facts->features |= CBUF__LOCKED;
     if (o->producers > 1) facts->features |= CBUF__MANY;
@@ -2982,7 +2985,7 @@ CBUF__SLOW int cbuf__check_facts(const cbuf__facts *f, uint64_t bytes, const cha
 {
     bool dense = (f->features & CBUF__DENSE) != 0, shared = (f->features & CBUF__SHARED_TAIL) != 0;
     bool many = (f->features & CBUF__MANY) != 0, locked = (f->features & CBUF__LOCKED) != 0;
-    bool delta = (f->features & CBUF__DELTA) != 0;
+    bool delta = (f->features & CBUF__DELTA) != 0, packed = (f->features & CBUF__PACKED) != 0;
     uint64_t rows_end = f->rows_offset + f->capacity * f->stride; /* looked at when both are sane */
     uint64_t readers = f->readers_offset;
     *why = "it does not begin with a ring's mark";
@@ -2998,7 +3001,8 @@ CBUF__SLOW int cbuf__check_facts(const cbuf__facts *f, uint64_t bytes, const cha
     if (f->file_bytes != bytes) return CBUF_EFORMAT;
     *why = "its row size, stride or layout";
     if (f->row_bytes < 1 || f->row_bytes > CBUF_MAX_ROW_BYTES) return CBUF_EFORMAT;
-    if (f->stride % 8 || f->stride > CBUF_MAX_ROW_BYTES + 16) return CBUF_EFORMAT;
+    if ((f->stride % 8 != 0) != packed || (packed && !(delta && dense))) return CBUF_EFORMAT;
+    if (f->stride > CBUF_MAX_ROW_BYTES + 16) return CBUF_EFORMAT;
     if (!delta && f->stride < f->row_bytes + (dense || shared ? 0u : 4u)) return CBUF_EFORMAT;
     if (shared && (dense || (!delta && f->stride != f->row_bytes))) return CBUF_EFORMAT;
     *why = "its capacity, reserve step, policy or number of producers or readers";
@@ -3697,6 +3701,7 @@ CBUF__SLOW int cbuf__compare(cbuf_ring *ring, const cbuf_options *options, const
         const cbuf_delta *wants = options->deltas + k;
         cbuf_delta there;
         uint32_t i = 0;
+        memset(&there, 0, sizeof there);
         while (!cbuf_delta_at(ring, i, &there, NULL) && strcmp(there.name, wants->name)) i++;
         if (i == options->delta_count || there.bits != wants->bits ||
             memcmp(&there.step, &wants->step, 8))
