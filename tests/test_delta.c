@@ -719,11 +719,12 @@ TEST(advice_finds_steps_and_widths_and_a_ring_made_so_takes_what_was_promised)
     }
     assert_int_equal(
         cbuf_advise(tick_columns, 4, sizeof(struct tick), rows, N, &advice), 0);
-    assert_true(advice.stored_bytes < 17 && advice.plain_bytes > 31);
+    assert_true(advice.stored_bytes < 9 && advice.plain_bytes > 31);
     cbuf_options options = tick_options(N);
     options.deltas = advice.deltas;
     options.delta_count = advice.delta_count;
     options.block_rows = advice.block_rows;
+    options.layout = advice.layout;
     open_pair(&pair, &options);
     assert_int_equal(cbuf_write_n(&pair.ring, rows, N), N);
     for (uint32_t k = 0; k < advice.delta_count; k++) {
