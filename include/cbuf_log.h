@@ -876,7 +876,7 @@ CBUF__SLOW int cbuf_log__wait(cbuf_log *log, int64_t until_ns)
     if (until_ns >= 0 && (left = until_ns - cbuf__now_ns(CBUF__MONOTONIC)) <= 0) return 0;
     bool room = !ring->gated;
     if (cbuf_log__is_penned(ring)) cbuf__sweep_if_due(ring), room = cbuf__rest(1000000);
-    else if (!room) room = cbuf__await_gates(ring, some, left);
+    else if (!room) room = cbuf__await_gates(ring, some, 0, left);
     int error = cbuf_log__move_now(log); /* what there is, also if it is less */
     return error ? error : room || !cbuf_log__is_pending(log);
 }

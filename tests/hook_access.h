@@ -68,6 +68,10 @@ CBUF__INLINE void cbuf__store_release(cbuf__word *word, uint64_t value)
 {
     HOOKED(__atomic_store_n(word, value, __ATOMIC_RELEASE));
 }
+CBUF__INLINE void cbuf__store_half_release(cbuf__word *word, uint32_t value)
+{
+    HOOKED(__atomic_store_n((cbuf__half *)(void *)word + 1, value, __ATOMIC_RELEASE));
+}
 CBUF__INLINE uint64_t cbuf__exchange_acq_rel(cbuf__word *word, uint64_t value)
 {
     return HOOKED(__atomic_exchange_n(word, value, __ATOMIC_ACQ_REL));
@@ -90,6 +94,7 @@ CBUF__INLINE void cbuf__fence_release(void) { __atomic_signal_fence(__ATOMIC_SEQ
 CBUF__INLINE void cbuf__fence_seq_cst(void) { __atomic_signal_fence(__ATOMIC_SEQ_CST); }
 CBUF__INLINE void cbuf__fence_compiler(void) { __atomic_signal_fence(__ATOMIC_SEQ_CST); }
 CBUF__INLINE void cbuf__pause(void) {}
+CBUF__INLINE void cbuf__back_off(uint32_t turns) { (void)turns; }
 
 /* A sleep would be for ever, as the only one who could end it sleeps: it ends at once, as if
  * somebody had woken it too early, and is counted if nobody had. What should happen just before a

@@ -63,6 +63,10 @@ static inline void cbuf__store_release(cbuf__word *word, uint64_t value)
 {
     kill_point(), __atomic_store_n(word, value, __ATOMIC_RELEASE);
 }
+static inline void cbuf__store_half_release(cbuf__word *word, uint32_t value)
+{
+    kill_point(), __atomic_store_n((cbuf__half *)(void *)word + 1, value, __ATOMIC_RELEASE);
+}
 static inline uint64_t cbuf__exchange_acq_rel(cbuf__word *word, uint64_t value)
 {
     return kill_point(), __atomic_exchange_n(word, value, __ATOMIC_ACQ_REL);
@@ -88,6 +92,7 @@ static inline void cbuf__fence_release(void) { __atomic_thread_fence(__ATOMIC_RE
 static inline void cbuf__fence_seq_cst(void) { __sync_synchronize(); }
 static inline void cbuf__fence_compiler(void) { __atomic_signal_fence(__ATOMIC_SEQ_CST); }
 static inline void cbuf__pause(void) { __atomic_signal_fence(__ATOMIC_SEQ_CST); }
+static inline void cbuf__back_off(uint32_t turns) { (void)turns; }
 
 static inline bool cbuf__barrier_all(void)
 {

@@ -50,6 +50,12 @@ static inline void cbuf__store_release(cbuf__word *word, uint64_t value)
     checker_store(word, value, CHECKER_RELEASE);
 }
 
+static inline void cbuf__store_half_release(cbuf__word *word, uint32_t value)
+{
+    uint64_t first = (uint32_t)checker_load(word, CHECKER_RELAXED);
+    checker_store(word, first | (uint64_t)value << 32, CHECKER_RELEASE);
+}
+
 static inline uint64_t cbuf__exchange_acq_rel(cbuf__word *word, uint64_t value)
 {
     return checker_exchange(word, value, CHECKER_ACQ_REL);
@@ -71,6 +77,7 @@ static inline void cbuf__fence_release(void) { checker_fence(CHECKER_RELEASE); }
 static inline void cbuf__fence_seq_cst(void) { checker_fence(CHECKER_SEQ_CST); }
 static inline void cbuf__fence_compiler(void) {}
 static inline void cbuf__pause(void) { checker_pause(); }
+static inline void cbuf__back_off(uint32_t turns) { (void)turns; }
 
 static inline bool cbuf__barrier_all(void) { return checker_barrier_all(); }
 

@@ -32,7 +32,7 @@ static void produce(void *unused)
 
 static void wish(void *unused)
 {
-    bool sure;
+    bool sure = true;
     (void)unused;
     cbuf__wish(&handles[1].readers->rows, setting->wish, &sure);
 }
@@ -42,7 +42,7 @@ static void sleep_for(const cbuf_ring *ring, uint64_t rows)
 {
     cbuf__event *event = &ring->readers->rows;
     while (cbuf_head(ring) < rows) {
-        bool sure;
+        bool sure = true;
         uint64_t count = cbuf__wish(event, rows, &sure);
         if (cbuf_head(ring) >= rows)
             break;
