@@ -650,7 +650,7 @@ CBUF__SLOW CBUF__SSE2 bool cbuf__take_delta(
     for (uint32_t k = 0; k < ring->codec.deltas; k++)
         bases[k] = cbuf__load_relaxed(cbuf__base_at(ring, k, sequence));
     const unsigned char *stored = buffer + cbuf__take_stored(ring, sequence, buffer, 1);
-    if (cbuf__validate(ring) > sequence) return false;
+    if (!cbuf__is_whole(ring, sequence)) return false;
     for (uint32_t k = 0; k < ring->codec.deltas; k++) {
         const cbuf__packed *d = ring->codec.delta + k;
         bool code = cbuf__unpack_one(row + d->offset, stored + d->stored, d, bases[k]);
@@ -658,7 +658,7 @@ CBUF__SLOW CBUF__SSE2 bool cbuf__take_delta(
         escapes |= code;
     }
     cbuf__take_others(ring, row, stored, 1);
-    return !escapes || cbuf__validate(ring) <= sequence;
+    return !escapes || cbuf__is_whole(ring, sequence);
 }
 
 CBUF__SLOW uint64_t cbuf__take_batch(
