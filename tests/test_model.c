@@ -413,7 +413,7 @@ static void turn_reader(struct model *m)
     }
     options.anonymous = one_in(m, 4);
     options.lossy = one_in(m, 4);
-    options.prefetch = (uint32_t)below(m, 3);
+    options.prefetch = (uint32_t)below(m, 40);
     options.sequence = oldest_of(m) + below(m, 2 * m->capacity);
     int slot = 0;
     for (int k = 0; k < READERS; k++) /* the lowest that is free */

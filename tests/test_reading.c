@@ -738,6 +738,44 @@ TEST(peeking_stops_at_the_ring_s_end_and_advancing_at_what_was_peeked)
     }
 }
 
+/* ---- how to read ---- */
+
+TEST(ways_to_read_that_there_are_not_are_refused)
+{
+    struct pair pair;
+    cbuf_reader reader;
+    open_shape(&pair, &shapes[0], 16, 1);
+    cbuf_reader_options good = reader_options(CBUF_OLDEST), wrong = good;
+    good.prefetch = 1024;
+    assert_int_equal(cbuf_reader_open(&reader, &pair.consumer, &good), 0);
+    cbuf_reader_close(&reader);
+    wrong.prefetch = 1025;
+    assert_int_equal(cbuf_reader_open(&reader, &pair.consumer, &wrong), CBUF_EINVAL);
+    wrong = good, wrong.start = 3;
+    assert_int_equal(cbuf_reader_open(&reader, &pair.consumer, &wrong), CBUF_EINVAL);
+    wrong = good, wrong.wait = 3;
+    assert_int_equal(cbuf_reader_open(&reader, &pair.consumer, &wrong), CBUF_EINVAL);
+    wrong = good, wrong.start = CBUF_AT, wrong.sequence = UINT64_C(1) << 31;
+    assert_int_equal(cbuf_reader_open(&reader, &pair.consumer, &wrong), CBUF_EINVAL);
+    close_pair(&pair);
+}
+
+TEST(a_reader_fetches_a_power_of_two_of_rows_ahead_and_at_most_an_eighth_of_the_ring)
+{
+    for (uint64_t capacity = 2; capacity <= 16384; capacity *= 2)
+        for (uint32_t wanted = 0; wanted <= 1024; wanted = 2 * wanted + 1) {
+            struct pair pair;
+            open_shape(&pair, &shapes[0], capacity, 1);
+            uint64_t rows = cbuf__rows_ahead(&pair.consumer, wanted);
+            assert_true(rows && !(rows & (rows - 1)));
+            if (wanted < 2 && wanted) assert_int_equal(rows, 4096); /* none */
+            if (rows != 4096) assert_true(rows <= capacity / 8);
+            if (wanted > 1 && wanted <= capacity / 8)
+                assert_true(rows <= wanted && wanted < 2 * rows);
+            close_pair(&pair);
+        }
+}
+
 /* ---- waiting without sleeping ---- */
 
 TEST(a_wait_tells_how_many_rows_are_there_and_the_end_only_after_the_last_row)
@@ -835,6 +873,9 @@ int main(void)
         cmocka_unit_test(peeked_rows_are_valid_until_the_producer_may_overwrite_them),
         cmocka_unit_test(a_lapped_reader_peeks_at_the_oldest_good_row_and_counts_the_loss),
         cmocka_unit_test(peeking_stops_at_the_ring_s_end_and_advancing_at_what_was_peeked),
+        cmocka_unit_test(ways_to_read_that_there_are_not_are_refused),
+        cmocka_unit_test(
+            a_reader_fetches_a_power_of_two_of_rows_ahead_and_at_most_an_eighth_of_the_ring),
         cmocka_unit_test(a_reader_about_to_sleep_does_not_miss_what_it_waits_for),
         cmocka_unit_test(a_wait_tells_how_many_rows_are_there_and_the_end_only_after_the_last_row),
     };

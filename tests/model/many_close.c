@@ -38,25 +38,11 @@ static void consume(void *unused)
 
 static void set_up(const void *arguments)
 {
-    static cbuf_ring kept[PRODUCERS];
-    static uint64_t kept_memory[sizeof model_memory / 8];
-    static const void *kept_key;
     setting = arguments;
     cbuf_options options = { .capacity = 8, .reserve_step = 4, .producers = PRODUCERS,
                              .in_place = true };
     model_make_ring(arguments, &options, (struct model_shape){ .words = 1 });
-    if (kept_key != arguments) {
-        kept[0] = model_ring;
-        checker_assert(cbuf_join_in(&kept[1], model_memory, sizeof model_memory) == 0);
-        memcpy(kept_memory, model_memory, sizeof kept_memory);
-        kept_key = arguments;
-    }
-    memcpy(model_memory, kept_memory, sizeof kept_memory);
-    for (unsigned p = 0; p < PRODUCERS; p++) {
-        handles[p] = kept[p];
-        handles[p].local = &handles[p].in_handle;
-        handles[p].wake_at = &handles[p].local->never;
-    }
+    model_join(handles, PRODUCERS, arguments);
     if (setting->claims)
         checker_assert(cbuf_claim(&handles[0], 1, NULL) != NULL);
     model_name_words();

@@ -37,9 +37,6 @@ static void consume(void *unused)
 
 static void set_up(const void *arguments)
 {
-    static cbuf_ring kept[PRODUCERS];
-    static uint64_t kept_memory[sizeof model_memory / 8];
-    static const void *kept_key;
     setting = arguments;
     cbuf_options options = { .capacity = 8, .reserve_step = 4, .producers = PRODUCERS,
                              .in_place = true };
@@ -47,21 +44,12 @@ static void set_up(const void *arguments)
         checker_refuse_barriers();
     checker_allow_pauses(20);
     model_make_ring(arguments, &options, (struct model_shape){ .words = 1 });
-    if (kept_key != arguments) {
-        kept[0] = model_ring;
-        checker_assert(cbuf_join_in(&kept[1], model_memory, sizeof model_memory) == 0);
-        memcpy(kept_memory, model_memory, sizeof kept_memory);
-        kept_key = arguments;
-    }
-    memcpy(model_memory, kept_memory, sizeof kept_memory);
+    model_join(handles, PRODUCERS, arguments);
     for (unsigned p = 0; p < PRODUCERS; p++) {
-        handles[p] = kept[p];
-        handles[p].local = &handles[p].in_handle;
         handles[p].wake_at = setting->no_barriers ? &handles[p].local->always
                                                   : &handles[p].readers->rows.wanted;
-    }
-    for (unsigned p = 0; p < PRODUCERS; p++)
         cbuf__scan_gates(&handles[p]);
+    }
     checker_assert(cbuf_claim(&handles[0], 1, NULL) != NULL);
     if (!setting->second_claims)
         checker_assert(cbuf_claim(&handles[1], 1, NULL) != NULL);
