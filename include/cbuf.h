@@ -2977,8 +2977,8 @@ CBUF__SLOW int cbuf__resolve(
     if (fault) return cbuf__fail(ring, CBUF_ESCHEMA, fault);
     bool shared = !dense && !o->in_place && o->row_bytes % 8 == 0 && end + 4 <= o->row_bytes;
     uint64_t stride = cbuf__round_up(o->row_bytes + (dense || shared ? 0u : 4u), 8);
-    if (facts->delta_count) stride = ring->codec.stored_bytes;
-    if (facts->delta_count && !dense) stride = cbuf__round_up(stride + 4, 8);
+    if (facts->delta_count) stride = ring->codec.stored_bytes + (dense ? 0u : 4u);
+    if (!dense || o->pad_rows) stride = cbuf__round_up(stride, 8);
     for (uint64_t size = 8; o->pad_rows && size <= 64; size *= 2)
         if (stride <= size && stride > size / 2) stride = size;
     shared = facts->delta_count ? !dense : shared && stride == o->row_bytes;

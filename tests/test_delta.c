@@ -351,6 +351,11 @@ TEST(dense_rows_take_the_bytes_of_their_columns_and_whole_words_if_padded)
     check_stride(&options, 4 + 1 + 1 + 4);
     options.pad_rows = true; /* these, and those of the numbered layout, are as they ever were */
     check_stride(&options, 16);
+    options.delta_count = 4;
+    narrow[0].bits = narrow[3].bits = 8;
+    check_stride(&options, 8);
+    options.pad_rows = false;
+    check_stride(&options, 1 + 1 + 1 + 1);
 }
 
 TEST(a_stride_and_what_is_said_of_it_go_with_each_other_or_the_ring_is_refused)
