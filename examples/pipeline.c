@@ -1,8 +1,9 @@
 /*
  * A pipeline of processes that pass payloads of any size without copying them: ingest takes events
- * in; three actors get each of them: one chains hashes and emits events of its own, one packs
- * segments, one indexes words; a collector gets the derived events. Fixed rows go through rings,
- * what they carry lies in a pool, and a slot is free again when the last of them has given it back.
+ * in; three actors get each of them: one chains hashes, one packs segments, one indexes words; all
+ * three emit events of their own into one ring, and a collector gets these derived events. Fixed
+ * rows go through rings, what they carry lies in a pool, and a slot is free again when the last of
+ * them has given it back.
  * After rusted-ring's example of multi-actor event processing.
  *
  *   cc -std=c11 -O2 -Iinclude examples/pipeline.c -o pipeline
@@ -20,7 +21,8 @@
 #include <sys/prctl.h>
 #include <sys/wait.h>
 
-enum { EVENTS = 20000, TEXT = 1, HASH = 2 };
+enum { EVENTS = 20000, SEGMENT = 32, ACTORS = 3 };
+enum { TEXT, HASHES, SEGMENTS, WORDS }; /* types of payloads: of ingest, and of each actor */
 
 struct event {
     int64_t time;
@@ -82,10 +84,10 @@ struct sink { /* a ring that is written; its rows own payloads */
     cbuf_ring ring;
     cbuf_pool_ring rows;
 };
-static void open_sink(struct sink *s, cbuf_pool *pool, const char *name)
+static void open_sink(struct sink *s, cbuf_pool *pool, const char *name, uint32_t producers)
 {
     cbuf_options options = { .name = name, .capacity = 256, .row_bytes = sizeof(struct event),
-        .columns = columns, .column_count = 4, .on_full = CBUF_BLOCK };
+        .columns = columns, .column_count = 4, .on_full = CBUF_BLOCK, .producers = producers };
     if (cbuf_create(&s->ring, &options)) fail(name, cbuf_error(&s->ring));
     if (cbuf_pool_ring_open(&s->rows, pool, &s->ring)) fail(name, cbuf_pool_error(pool));
 }
@@ -95,12 +97,26 @@ static void await_readers(const struct sink *s, uint64_t n)
     do sched_yield();
     while (!cbuf_stats_get(&s->ring, &stats) && stats.readers < n);
 }
+/* What an actor derives goes to the collector, among what the others do. */
+static void open_derived(struct sink *s, struct source *in)
+{
+    open_sink(s, &in->pool, derived_name, ACTORS);
+    await_readers(s, 1);
+}
 /* Emits an event whose payload the caller holds, and gives away. */
 static void emit(struct sink *s, uint64_t number, cbuf_ref payload, uint32_t actor)
 {
     struct event event = { .time = now_ns(), .number = number, .payload = payload, .actor = actor };
     int written = cbuf_pool_write(&s->rows, &event);
     if (written != 1) fail("writing", cbuf_strerror(written));
+}
+/* Emits a number, in a payload of its own. */
+static void derive(struct sink *s, cbuf_pool *pool, uint64_t number, uint64_t value, uint32_t type)
+{
+    cbuf_ref derived;
+    if (cbuf_pool_put(pool, &value, sizeof value, type, &derived))
+        fail("derive", cbuf_pool_error(pool));
+    emit(s, number, derived, type);
 }
 static void close_sink(struct sink *s)
 {
@@ -116,7 +132,7 @@ static uint64_t hash_of(uint64_t hash, const unsigned char *data, uint64_t bytes
     return hash;
 }
 
-/* Chains hashes, and emits each as an event. */
+/* Chains hashes, and emits each. */
 static int chain(void)
 {
     static struct source in;
@@ -124,16 +140,12 @@ static int chain(void)
     struct event event;
     uint64_t hash = 0xcbf29ce484222325u, n = 0;
     open_source(&in, events_name, "chain");
-    open_sink(&out, &in.pool, derived_name);
-    await_readers(&out, 1);
+    open_derived(&out, &in);
     while (next(&in, &event)) {
-        cbuf_ref derived;
         hash = hash_of(hash, cbuf_pool_data(&in.pool, event.payload),
             cbuf_pool_length(&in.pool, event.payload));
         cbuf_pool_release(&in.pool, event.payload);
-        if (cbuf_pool_put(&in.pool, &hash, sizeof hash, HASH, &derived))
-            fail("chain", cbuf_pool_error(&in.pool));
-        emit(&out, n++, derived, 1);
+        derive(&out, &in.pool, n++, hash, HASHES);
     }
     printf("chain:     %" PRIu64 " events, the last hash is %016" PRIx64 "\n", n, hash);
     close_sink(&out);
@@ -141,14 +153,15 @@ static int chain(void)
     return n == EVENTS ? 0 : 1;
 }
 
-/* Packs events into segments; a segment keeps its payloads until it is full. */
+/* Packs events into segments; a segment keeps its payloads until it is full. Emits its size. */
 static int segment(void)
 {
-    enum { SEGMENT = 32 };
     static struct source in;
+    static struct sink out;
     struct event event, kept[SEGMENT];
     uint64_t n = 0, segments = 0, bytes = 0;
     open_source(&in, events_name, "segment");
+    open_derived(&out, &in);
     while (next(&in, &event)) {
         kept[n++ % SEGMENT] = event;
         if (n % SEGMENT) continue;
@@ -156,48 +169,57 @@ static int segment(void)
             bytes += cbuf_pool_length(&in.pool, kept[k].payload);
             cbuf_pool_release(&in.pool, kept[k].payload);
         }
-        segments++;
+        derive(&out, &in.pool, segments++, bytes, SEGMENTS);
     }
     printf("segment:   %" PRIu64 " segments of %d events, %" PRIu64 " bytes\n", segments,
         SEGMENT, bytes);
+    close_sink(&out);
     close_source(&in); /* gives back what an unfinished segment has */
     return n == EVENTS ? 0 : 1;
 }
 
-/* Counts words. */
+/* Counts words, and emits the count of each event. */
 static int words(void)
 {
     static struct source in;
+    static struct sink out;
     struct event event;
     uint64_t n = 0, found = 0;
     open_source(&in, events_name, "index");
+    open_derived(&out, &in);
     while (next(&in, &event)) {
         const char *text = cbuf_pool_data(&in.pool, event.payload);
-        uint64_t length = cbuf_pool_length(&in.pool, event.payload);
-        for (uint64_t k = 0; k < length; k++) found += text[k] == ' ';
+        uint64_t length = cbuf_pool_length(&in.pool, event.payload), here = 0;
+        for (uint64_t k = 0; k < length; k++) here += text[k] == ' ';
         cbuf_pool_release(&in.pool, event.payload);
-        n++;
+        derive(&out, &in.pool, n++, here, WORDS);
+        found += here;
     }
     printf("index:     %" PRIu64 " events, %" PRIu64 " words\n", n, found);
+    close_sink(&out);
     close_source(&in);
     return n == EVENTS ? 0 : 1;
 }
 
+/* Gets what all three derive, each in its order. */
 static int collect(void)
 {
     static struct source in;
     struct event event;
-    uint64_t n = 0, hash = 0;
+    uint64_t n[ACTORS + 1] = { 0 }, last[ACTORS + 1] = { 0 };
     open_source(&in, derived_name, "collector");
     while (next(&in, &event)) {
-        if (cbuf_pool_type(&in.pool, event.payload) != HASH || event.number != n++)
+        uint32_t type = cbuf_pool_type(&in.pool, event.payload);
+        if (type < HASHES || type > WORDS || event.actor != type || event.number != n[type]++)
             fail("collector", "not the event that was to come");
-        memcpy(&hash, cbuf_pool_data(&in.pool, event.payload), sizeof hash);
+        memcpy(&last[type], cbuf_pool_data(&in.pool, event.payload), sizeof last[type]);
         cbuf_pool_release(&in.pool, event.payload);
     }
-    printf("collector: %" PRIu64 " derived events, the last hash is %016" PRIx64 "\n", n, hash);
+    printf("collector: %" PRIu64 " derived events, the last hash is %016" PRIx64 ", %" PRIu64
+           " bytes in segments\n",
+        n[HASHES] + n[SEGMENTS] + n[WORDS], last[HASHES], last[SEGMENTS]);
     close_source(&in);
-    return n == EVENTS ? 0 : 1;
+    return n[HASHES] == EVENTS && n[SEGMENTS] == EVENTS / SEGMENT && n[WORDS] == EVENTS ? 0 : 1;
 }
 
 /* ---- ingest ---- */
@@ -216,8 +238,8 @@ static void ingest(cbuf_pool *pool)
 {
     static struct sink out;
     static char text[50000];
-    open_sink(&out, pool, events_name);
-    await_readers(&out, 3);
+    open_sink(&out, pool, events_name, 1);
+    await_readers(&out, ACTORS);
     for (uint64_t number = 0; number < EVENTS; number++) {
         cbuf_ref payload;
         uint64_t bytes = text_of(text, number);

@@ -79,8 +79,8 @@
  *   CBUF_MAX_DELTAS     delta columns that a handle has room for, at some 100 bytes each: 32.
  *   CBUF_ACCESS_HEADER  a header that supplies the functions of section [access]; for tests.
  *
- * SECTIONS  [api] [access] [format] [rows] [delta] [publish] [gates] [many] [write] [read]
- *           [observe] [schema] [memory-ring] [resident] [files] [wait]
+ * SECTIONS  [api] [access] [format] [rows] [publish] [gates] [many] [write] [read] [observe]
+ *           [text] [delta] [schema] [memory-ring] [resident] [files] [wait]
  *
  * SPDX-License-Identifier: MIT
  */
@@ -386,6 +386,7 @@ typedef struct cbuf_ring {
     int64_t stuck_since_ns, minded_ns;       /* since when, and when that was looked at */
     int64_t swept_ns;                        /* when it last looked for dead producers */
     size_t file_bytes, readers_bytes;
+    uint64_t ring_id;
     cbuf_options options; /* as resolved; no name, no columns */
     int memory_errno[4];  /* numa, populate, huge, lock */
     struct cbuf__local in_handle;
@@ -429,8 +430,8 @@ static inline int cbuf_remove(const char *name);
 /* The bytes that cbuf_create_in needs for these options, or an error. */
 static inline int64_t cbuf_memory_needed(const cbuf_options *options);
 /* Makes a ring in the caller's memory (8-byte aligned, better 128), for threads, or for processors
- * that share it. No file, no allocation, no system call; `name`, modes, `existing`, `locked` and
- * `memory` do not apply, and dead readers are not noticed. */
+ * that share it. No file, no allocation, no system call; `name`, modes, `existing` and `memory` do
+ * not apply, `locked` is refused, and dead readers are not noticed. */
 static inline int cbuf_create_in(
     cbuf_ring *ring, void *memory, size_t bytes, const cbuf_options *options);
 /* Opens a ring that another program or processor made in this memory. */
@@ -454,11 +455,6 @@ static inline const char *cbuf_schema(const cbuf_ring *ring, size_t *bytes);
 /* Column `index` in the order of the offsets, or the column of that name. 0, or CBUF_EINVAL. */
 static inline int cbuf_column_at(const cbuf_ring *ring, uint32_t index, cbuf_column *column);
 static inline int cbuf_column_find(const cbuf_ring *ring, const char *name, cbuf_column *column);
-
-/* Delta column `index` in the order of the offsets, and how many of its values were escapes since
- * the ring was made; either may be NULL. 0, or CBUF_EINVAL if there are not so many. */
-static inline int cbuf_delta_at(
-    const cbuf_ring *ring, uint32_t index, cbuf_delta *delta, uint64_t *escapes);
 
 /* ---- writing: the producer's thread only ---- */
 
@@ -728,8 +724,9 @@ CBUF__SLOW void cbuf__touch(int fd) { futimens(fd, NULL); }
 /* ============================================================================== [format] ==== */
 
 /* Version 1.0: all that two processes agree on; the same bytes for every compiler, 32 and 64 bit,
- * C and C++. A newer minor version may give a meaning to what is zero today; what an older program
- * must not overlook is a feature bit. */
+ * C and C++. Where the parts behind the schema lie follows from the facts: see cbuf__place. A newer
+ * minor version may say more in the schema, and give a meaning to what is zero today; what an older
+ * program must not overlook is a feature bit. */
 #define CBUF__MAGIC "cbuf\r\n\032"
 #define CBUF__MAGIC_READERS "cbufrdr"
 #define CBUF__MAJOR 1
@@ -829,6 +826,16 @@ struct cbuf__readers {
 CBUF__INLINE uint64_t cbuf__round_up(uint64_t value, uint64_t to)
 {
     return (value + to - 1) / to * to;
+}
+/* The first of least, 2 least, 4 least ... that is not below the value. */
+CBUF__INLINE uint64_t cbuf__power_from(uint64_t least, uint64_t value)
+{
+    while (least < value) least *= 2;
+    return least;
+}
+CBUF__INLINE bool cbuf__has(const cbuf__facts *facts, uint64_t feature)
+{
+    return (facts->features & feature) != 0;
 }
 CBUF__INLINE uint64_t cbuf__pens_offset(const cbuf__facts *facts) /* behind the gates */
 {
@@ -1064,50 +1071,12 @@ CBUF__INLINE bool cbuf__is_whole(const cbuf_ring *ring, uint64_t sequence) /* th
     return cbuf__load_relaxed(&ring->file->reserve) <= sequence + ring->capacity; /* R1 <- W1 */
 }
 
-/* =============================================================================== [delta] ==== */
-
-/* Columns that are stored as small differences: cbuf_delta.h, which is taken in where it lies
- * beside this file. Without it a ring that has such columns is refused. */
-enum { CBUF__CHUNK = 64, CBUF__BUFFER = 8192 }; /* rows, and bytes of stored rows, at a time */
-#if defined __has_include && !defined CBUF_NO_DELTA
-#if __has_include("cbuf_delta.h")
-#include "cbuf_delta.h"
-#endif
-#endif
-#ifdef CBUF_DELTA_H
-#define CBUF__KNOWN (CBUF__KNOWN_ALONE | CBUF__DELTA | CBUF__PACKED)
-#else
-#define CBUF__KNOWN CBUF__KNOWN_ALONE
-CBUF__INLINE const char *cbuf__add_column(
-    cbuf__codec *codec, const cbuf_column *column, uint32_t index, const cbuf_delta *delta)
-{
-    return (void)codec, (void)column, (void)index, (void)delta, "cbuf_delta.h is not beside cbuf.h";
-}
-CBUF__INLINE void cbuf__place_columns(cbuf__codec *codec) { (void)codec; }
-CBUF__INLINE const cbuf__packed *cbuf__delta_of(const cbuf__codec *codec, const cbuf_column *column)
-{
-    return (void)column, codec->delta;
-}
-CBUF__INLINE uint32_t cbuf__stored_at(const cbuf__codec *codec, const cbuf_column *column)
-{
-    return (void)codec, column->offset;
-}
-CBUF__INLINE void cbuf__quotient(const double *multiple, const double *divisor, double *step)
-{
-    (void)multiple, (void)divisor, (void)step;
-}
-CBUF__INLINE uint64_t cbuf__plane_offset(const cbuf_ring *ring) { return ring->file_bytes; }
-CBUF__INLINE uint64_t cbuf__put_deltas(cbuf_ring *ring, const unsigned char *rows, uint64_t n)
-{
-    return (void)ring, (void)rows, (void)n, 0;
-}
-CBUF__INLINE uint64_t cbuf__take_deltas(
-    const cbuf_ring *ring, uint64_t first, unsigned char *rows, uint64_t n)
-{
-    return (void)ring, (void)rows, first + n;
-}
-CBUF__INLINE void cbuf__take_over_deltas(cbuf_ring *ring) { (void)ring; }
-#endif
+/* Of rows with delta columns, see [delta]: puts n into the ring from `next` on and returns how many
+ * the disk had room for; copies n out and returns the first of them that is good. */
+enum { CBUF__BUFFER = 8192 }; /* bytes of stored rows at a time */
+CBUF__SLOW uint64_t cbuf__put_deltas(cbuf_ring *ring, const unsigned char *rows, uint64_t n);
+CBUF__SLOW uint64_t cbuf__take_deltas(
+    const cbuf_ring *ring, uint64_t first, unsigned char *rows, uint64_t n);
 
 /* ============================================================================= [publish] ==== */
 
@@ -2419,7 +2388,7 @@ static inline int cbuf_seek_value(
     return cbuf_seek(reader, low);
 }
 
-/* ============================================================================== [schema] ==== */
+/* ================================================================================ [text] ==== */
 
 /* Text put together piece by piece, cut off at `end`. */
 typedef struct cbuf__text {
@@ -2482,6 +2451,25 @@ CBUF__SLOW int cbuf__fail_with(cbuf_ring *ring, int code, const char *what, uint
     return code;
 }
 
+typedef struct cbuf__limit { /* a number, and what it must lie between */
+    const char *what;
+    uint64_t is, least, most;
+} cbuf__limit;
+#define CBUF__COUNT_OF(array) (sizeof(array) / sizeof((array)[0]))
+/* 0, or `code` and the first of the numbers that does not. */
+CBUF__SLOW int cbuf__check_limits(
+    cbuf_ring *ring, int code, const cbuf__limit *limits, size_t count)
+{
+    for (const cbuf__limit *l = limits; l < limits + count; l++) {
+        bool low = l->is < l->least;
+        if (!low && l->is <= l->most) continue;
+        return cbuf__fail_with(ring, code, l->what, l->is,
+            l->least == l->most ? "wanted is " : low ? "the least is " : "the limit is ",
+            low ? l->least : l->most);
+    }
+    return 0;
+}
+
 CBUF__SLOW void cbuf__say_type(cbuf__text *text, uint32_t type)
 {
     static const char *const kinds[] = { "", "int", "uint", "float", "bool", "timestamp[ns]", "S",
@@ -2520,6 +2508,17 @@ CBUF__SLOW uint32_t cbuf__type_of(const char *name)
     return *name || !n || n > CBUF_MAX_ROW_BYTES ? 0 : CBUF_BYTES(n);
 }
 
+CBUF__SLOW const char *cbuf__column_fault(const cbuf_column *column) /* or NULL */
+{
+    size_t n = 0;
+    for (; n < sizeof column->name && column->name[n]; n++)
+        if (column->name[n] < ' ' || column->name[n] > '~' || strchr("\"\\", column->name[n]))
+            return "a column's name has a quote, a backslash or what is not printable ASCII";
+    if (!n || n == sizeof column->name) return "a column's name is empty or too long";
+    if (!cbuf__is_type(column->type)) return "a column has an unknown type";
+    return column->offset > CBUF_MAX_ROW_BYTES ? "a column's offset is missing or too large" : NULL;
+}
+
 /* The column that follows `after` in the order of offsets; NULL: the first, or there is no more. */
 CBUF__SLOW const cbuf_column *cbuf__next_column(
     const cbuf_options *options, const cbuf_column *after)
@@ -2532,56 +2531,6 @@ CBUF__SLOW const cbuf_column *cbuf__next_column(
         if (behind && (!next || c->offset < next->offset)) next = c;
     }
     return next;
-}
-
-/* What other languages need to decode. The C side finds the stored places itself, and compares. */
-CBUF__SLOW void cbuf__write_delta(
-    cbuf__text *text, const cbuf__codec *codec, const cbuf_column *column)
-{
-    const cbuf__packed *d = cbuf__delta_of(codec, column);
-    if (d) cbuf__say_number(text, ",\"delta\":", d->bits);
-    if (d && d->real) {
-        cbuf__say_number(text, ",\"step\":[", CBUF__AS(uint64_t, d->multiple));
-        cbuf__say_number(text, ",", CBUF__AS(uint64_t, d->divisor));
-        cbuf__say(text, "]");
-    }
-    cbuf__say_number(text, ",\"stored\":", cbuf__stored_at(codec, column));
-}
-
-CBUF__SLOW void cbuf__write_schema(cbuf__text *text, const cbuf__facts *facts,
-    const cbuf_options *options, const cbuf__codec *codec)
-{
-    bool dense = (facts->features & CBUF__DENSE) != 0;
-    cbuf__say(text, "{\"format\":\"cbuf 1.0\",\"layout\":");
-    cbuf__say(text, dense ? "\"dense\"" : "\"numbered\"");
-    cbuf__say_number(text, ",\"capacity\":", facts->capacity);
-    cbuf__say_number(text, ",\"row_bytes\":", facts->row_bytes);
-    cbuf__say_number(text, ",\"stride\":", facts->stride);
-    cbuf__say_number(text, ",\"rows_offset\":", facts->rows_offset);
-    cbuf__say_number(text, ",\"head_offset\":", offsetof(struct cbuf__file, head));
-    cbuf__say_number(text, ",\"reserve_offset\":", offsetof(struct cbuf__file, reserve));
-    if (facts->producers) {
-        cbuf__say_number(text, ",\"producers\":", facts->producers);
-        cbuf__say_number(text, ",\"claim_offset\":", offsetof(struct cbuf__file, claim));
-        cbuf__say_number(text, ",\"pens_offset\":", cbuf__pens_offset(facts));
-    }
-    if (codec->deltas) {
-        cbuf__say_number(text, ",\"block_rows\":", facts->block_rows);
-        cbuf__say_number(text, ",\"escapes_offset\":", facts->escapes_offset);
-        cbuf__say_number(text, ",\"bases_offset\":", facts->bases_offset);
-        cbuf__say_number(text, ",\"plane_offset\":", facts->plane_offset);
-    }
-    const char *before = ",\"columns\":[\n{\"name\":\"";
-    for (const cbuf_column *c = NULL; (c = cbuf__next_column(options, c)) != NULL;) {
-        cbuf__say(text, before);
-        cbuf__say(text, c->name);
-        cbuf__say(text, "\",\"type\":\"");
-        cbuf__say_type(text, c->type);
-        cbuf__say_number(text, "\",\"offset\":", c->offset);
-        if (codec->deltas) cbuf__write_delta(text, codec, c);
-        before = "},\n{\"name\":\"";
-    }
-    cbuf__say(text, "}\n]}\n");
 }
 
 /* A strict reader of JSON (RFC 8259) that allocates nothing and believes nothing: whatever the
@@ -2612,8 +2561,8 @@ CBUF__SLOW void cbuf__json_need(cbuf__json *json, char wanted, const char *why)
 {
     if (!cbuf__json_take(json, wanted)) cbuf__json_fault(json, why);
 }
-/* A string, copied to `to` of `room` bytes if there is one; then it may have no escapes. */
-CBUF__SLOW void cbuf__json_string(cbuf__json *json, char *to, size_t room)
+/* A string, copied to `to` of CBUF_NAME_BYTES if there is one; then it may have no escapes. */
+CBUF__SLOW void cbuf__json_string(cbuf__json *json, char *to)
 {
     size_t n = 0;
     cbuf__json_need(json, '"', "a string is missing");
@@ -2623,12 +2572,13 @@ CBUF__SLOW void cbuf__json_string(cbuf__json *json, char *to, size_t room)
         if (CBUF__AS(unsigned char, c) < ' ') cbuf__json_fault(json, "a string does not end");
         if (c == '\\' && to) cbuf__json_fault(json, "a name, type or key has an escape");
         if (c == '\\' && json->at < json->end) json->at++;
-        if (to && n + 1 >= room) cbuf__json_fault(json, "a name, type or key is too long");
+        if (to && n == CBUF_NAME_BYTES - 1)
+            cbuf__json_fault(json, "a name, type or key is too long");
         if (to && !json->why) to[n++] = c;
     }
     if (to) to[n] = 0;
 }
-CBUF__SLOW uint64_t cbuf__json_large(cbuf__json *json, uint64_t most)
+CBUF__SLOW uint64_t cbuf__json_number(cbuf__json *json, uint64_t most)
 {
     uint64_t number = 0;
     char c = cbuf__json_peek(json);
@@ -2639,25 +2589,28 @@ CBUF__SLOW uint64_t cbuf__json_large(cbuf__json *json, uint64_t most)
     }
     return number;
 }
-CBUF__SLOW uint32_t cbuf__json_number(cbuf__json *json)
+/* The next member of an object ('{'; its key is copied to `key` if there is one) or element of an
+ * array ('['); *first: its first one. False at its end. */
+CBUF__SLOW bool cbuf__json_next(cbuf__json *json, char open, bool *first, char *key)
 {
-    return CBUF__AS(uint32_t, cbuf__json_large(json, CBUF_MAX_ROW_BYTES));
+    if (*first) cbuf__json_need(json, open, "an object or array is missing");
+    if (json->why || cbuf__json_take(json, open == '{' ? '}' : ']')) return false;
+    if (!*first) cbuf__json_need(json, ',', "a comma is missing");
+    if (open == '{') cbuf__json_string(json, key);
+    if (open == '{') cbuf__json_need(json, ':', "a colon is missing");
+    *first = false;
+    return !json->why;
 }
 CBUF__SLOW void cbuf__json_skip(cbuf__json *json) /* any value */
 {
-    char open = cbuf__json_peek(json), close = open == '{' ? '}' : ']';
+    char open = cbuf__json_peek(json);
     const char *start = json->at;
+    bool first = true;
     if (open == '"') {
-        cbuf__json_string(json, NULL, 0);
+        cbuf__json_string(json, NULL);
     } else if (open == '{' || open == '[') {
-        json->at++;
         if (++json->depth > 8) cbuf__json_fault(json, "nested too deeply");
-        for (bool first = true; !json->why && !cbuf__json_take(json, close); first = false) {
-            if (!first) cbuf__json_need(json, ',', "a comma is missing");
-            if (open == '{') cbuf__json_string(json, NULL, 0);
-            if (open == '{') cbuf__json_need(json, ':', "a colon is missing");
-            if (!json->why) cbuf__json_skip(json);
-        }
+        while (cbuf__json_next(json, open, &first, NULL)) cbuf__json_skip(json);
         json->depth--;
     } else { /* a number, true, false, null */
         while (json->at < json->end && *json->at && strchr("+-.0123456789Eaeflnrstu", *json->at))
@@ -2665,102 +2618,161 @@ CBUF__SLOW void cbuf__json_skip(cbuf__json *json) /* any value */
         if (json->at == start) cbuf__json_fault(json, "a value is missing");
     }
 }
-/* The next key of an object, copied to `key`; false at the object's end. */
-CBUF__SLOW bool cbuf__json_member(cbuf__json *json, bool first, char key[CBUF_NAME_BYTES])
-{
-    if (first) cbuf__json_need(json, '{', "an object is missing");
-    if (json->why || cbuf__json_take(json, '}')) return false;
-    if (!first) cbuf__json_need(json, ',', "a comma is missing");
-    cbuf__json_string(json, key, CBUF_NAME_BYTES);
-    cbuf__json_need(json, ':', "a colon is missing");
-    return !json->why;
-}
 
-/* [multiple, divisor] */
-CBUF__SLOW double cbuf__json_step(cbuf__json *json)
-{
-    double parts[2], step;
-    for (int i = 0; i < 2; i++) {
-        cbuf__json_need(json, i ? ',' : '[', "a step is not [multiple, divisor]");
-        uint64_t part = cbuf__json_large(json, 100000000000000u);
-        parts[i] = CBUF__AS(double, CBUF__AS(int64_t, part));
-    }
-    cbuf__json_need(json, ']', "a step is not [multiple, divisor]");
-    if (!(parts[1] > 0)) parts[1] = 1;
-    cbuf__quotient(parts, parts + 1, &step);
-    return step;
-}
+/* =============================================================================== [delta] ==== */
 
-/* A column, and where its name stands; and how it is stored. */
-CBUF__SLOW const char *cbuf__json_column(
-    cbuf__json *json, cbuf_column *column, cbuf_delta *delta, uint32_t *stored)
+/* Columns that are stored as small differences: cbuf_delta.h, which is taken in where it lies
+ * beside this file. Without it a ring that has such columns is refused. */
+#if defined __has_include && !defined CBUF_NO_DELTA
+#if __has_include("cbuf_delta.h")
+#include "cbuf_delta.h"
+#endif
+#endif
+#ifdef CBUF_DELTA_H
+#define CBUF__KNOWN (CBUF__KNOWN_ALONE | CBUF__DELTA | CBUF__PACKED)
+#else
+#define CBUF__KNOWN CBUF__KNOWN_ALONE
+#define CBUF__NO_DELTAS "cbuf_delta.h is not beside cbuf.h"
+CBUF__SLOW const char *cbuf__plan_deltas(
+    cbuf__codec *codec, const cbuf_options *options, cbuf__facts *facts)
 {
-    char key[CBUF_NAME_BYTES], type[CBUF_NAME_BYTES] = "";
-    const char *name = json->at;
-    memset(column, 0, sizeof *column);
-    memset(delta, 0, sizeof *delta);
-    column->offset = *stored = UINT32_MAX;
-    for (bool first = true; cbuf__json_member(json, first, key); first = false) {
-        if (!strcmp(key, "name")) {
-            cbuf__json_string(json, column->name, sizeof column->name);
-            name = json->at - strlen(column->name) - 1;
-        } else if (!strcmp(key, "type")) {
-            cbuf__json_string(json, type, sizeof type);
-        } else if (!strcmp(key, "offset")) {
-            column->offset = cbuf__json_number(json);
-        } else if (!strcmp(key, "delta")) {
-            delta->bits = cbuf__json_number(json);
-        } else if (!strcmp(key, "step")) {
-            delta->step = cbuf__json_step(json);
-        } else if (!strcmp(key, "stored")) {
-            *stored = cbuf__json_number(json);
-        } else {
-            cbuf__json_skip(json);
-        }
+    return (void)codec, (void)options, (void)facts, CBUF__NO_DELTAS;
+}
+CBUF__SLOW const char *cbuf__bind_deltas(
+    cbuf_ring *ring, unsigned char *base, const cbuf__facts *facts)
+{
+    return (void)ring, (void)base, (void)facts, CBUF__NO_DELTAS;
+}
+CBUF__SLOW const char *cbuf__check_delta(cbuf__codec *codec, const cbuf_column *column,
+    uint32_t index, const cbuf_delta *delta, uint32_t stored)
+{
+    return (void)codec, (void)column, (void)index, (void)delta, (void)stored, CBUF__NO_DELTAS;
+}
+CBUF__SLOW const char *cbuf__other_delta(const cbuf_ring *ring, const cbuf_options *options)
+{
+    return (void)ring, (void)options, CBUF__NO_DELTAS;
+}
+CBUF__SLOW double cbuf__json_step(cbuf__json *json) { return (void)json, 0; }
+CBUF__SLOW void cbuf__write_delta(
+    cbuf__text *text, const cbuf__codec *codec, const cbuf_column *column)
+{
+    (void)text, (void)codec, (void)column;
+}
+CBUF__SLOW uint64_t cbuf__put_deltas(cbuf_ring *ring, const unsigned char *rows, uint64_t n)
+{
+    return (void)ring, (void)rows, (void)n, 0;
+}
+CBUF__SLOW uint64_t cbuf__take_deltas(
+    const cbuf_ring *ring, uint64_t first, unsigned char *rows, uint64_t n)
+{
+    return (void)ring, (void)rows, first + n;
+}
+CBUF__INLINE void cbuf__take_over_deltas(cbuf_ring *ring) { (void)ring; }
+CBUF__INLINE uint64_t cbuf__plane_offset(const cbuf_ring *ring) { return ring->file_bytes; }
+#endif
+
+/* ============================================================================== [schema] ==== */
+
+CBUF__SLOW void cbuf__write_schema(cbuf__text *text, const cbuf__facts *facts,
+    const cbuf_options *options, const cbuf__codec *codec)
+{
+    cbuf__say(text, "{\"format\":\"cbuf 1.0\",\"layout\":");
+    cbuf__say(text, cbuf__has(facts, CBUF__DENSE) ? "\"dense\"" : "\"numbered\"");
+    cbuf__say_number(text, ",\"capacity\":", facts->capacity);
+    cbuf__say_number(text, ",\"row_bytes\":", facts->row_bytes);
+    cbuf__say_number(text, ",\"stride\":", facts->stride);
+    cbuf__say_number(text, ",\"rows_offset\":", facts->rows_offset);
+    cbuf__say_number(text, ",\"head_offset\":", offsetof(struct cbuf__file, head));
+    cbuf__say_number(text, ",\"reserve_offset\":", offsetof(struct cbuf__file, reserve));
+    if (facts->producers) {
+        cbuf__say_number(text, ",\"producers\":", facts->producers);
+        cbuf__say_number(text, ",\"claim_offset\":", offsetof(struct cbuf__file, claim));
+        cbuf__say_number(text, ",\"pens_offset\":", cbuf__pens_offset(facts));
     }
-    column->type = cbuf__type_of(type);
-    if (!column->name[0]) cbuf__json_fault(json, "a column has no name");
-    if (!column->type) cbuf__json_fault(json, "a column has an unknown type");
-    if (column->offset > CBUF_MAX_ROW_BYTES) cbuf__json_fault(json, "a column has no offset");
-    return name;
+    if (codec->deltas) {
+        cbuf__say_number(text, ",\"block_rows\":", facts->block_rows);
+        cbuf__say_number(text, ",\"escapes_offset\":", facts->escapes_offset);
+        cbuf__say_number(text, ",\"bases_offset\":", facts->bases_offset);
+        cbuf__say_number(text, ",\"plane_offset\":", facts->plane_offset);
+    }
+    const char *before = ",\"columns\":[\n{\"name\":\"";
+    for (const cbuf_column *c = NULL; (c = cbuf__next_column(options, c)) != NULL;) {
+        cbuf__say(text, before);
+        cbuf__say(text, c->name);
+        cbuf__say(text, "\",\"type\":\"");
+        cbuf__say_type(text, c->type);
+        cbuf__say_number(text, "\",\"offset\":", c->offset);
+        if (codec->deltas) cbuf__write_delta(text, codec, c);
+        before = "},\n{\"name\":\"";
+    }
+    cbuf__say(text, "}\n]}\n");
 }
 
 /* What is asked of a schema: the column of that index, or of that name, or the first of a type; and
- * how columns are stored: a codec to be filled in, and then to be compared with what it says. */
+ * how columns are stored: a codec to be filled in, or one that is, to be compared. */
 typedef struct cbuf__query {
     const char *name;
     uint32_t type, index;
     cbuf__codec *codec; /* or NULL */
-    bool placed;               /* compare */
     cbuf_column found; /* its type is 0 if there is none */
     const char *why;   /* the schema's fault, or NULL */
     uint32_t end;      /* where the last column ends */
 } cbuf__query;
 
-/* Checks a column against those before it: in the order of their offsets, none named twice. */
-CBUF__SLOW void cbuf__check_column(cbuf__query *query, cbuf__json *json, const cbuf_column *column,
+/* Checks a column against those before it: in the order of their offsets, none named twice. The
+ * fault, or NULL. */
+CBUF__SLOW const char *cbuf__check_column(cbuf__query *query, const cbuf_column *column,
     const char **names, uint32_t index, uint32_t row_bytes)
 {
     size_t length = strlen(column->name) + 1; /* with the quote behind it */
+    const char *fault = cbuf__column_fault(column);
+    if (fault) return fault;
     for (uint32_t k = 0; k < index; k++)
-        if (!memcmp(names[k], names[index], length)) cbuf__json_fault(json, "a name stands twice");
-    if (column->offset < query->end) cbuf__json_fault(json, "columns overlap or are out of order");
+        if (!memcmp(names[k], names[index], length)) return "a name stands twice";
+    if (column->offset < query->end) return "columns overlap or are out of order";
     query->end = column->offset + CBUF_TYPE_BYTES(column->type);
-    if (query->end > row_bytes) cbuf__json_fault(json, "a column ends beyond the row");
+    if (query->end > row_bytes) return "a column ends beyond the row";
     bool hit = query->name ? !strcmp(query->name, column->name)
         : query->type      ? query->type == column->type && !query->found.type
                            : query->index == index;
     if (hit) query->found = *column;
+    return NULL;
 }
 
-CBUF__SLOW void cbuf__check_delta(cbuf__query *query, cbuf__json *json, const cbuf_column *column,
-    uint32_t index, const cbuf_delta *delta, uint32_t stored)
+/* Reads a column, where its name stands, and how it is stored. */
+CBUF__SLOW void cbuf__read_column(cbuf__query *query, cbuf__json *json, const char **names,
+    uint32_t index, uint32_t row_bytes)
 {
-    const char *fault = NULL;
-    bool is = delta->bits || delta->step > 0;
-    if (!query->codec) return;
-    if (!query->placed) fault = cbuf__add_column(query->codec, column, index, is ? delta : NULL);
-    else if (cbuf__stored_at(query->codec, column) != stored) fault = "a column's stored place";
+    char key[CBUF_NAME_BYTES], type[CBUF_NAME_BYTES] = "";
+    cbuf_column column = { "", 0, UINT32_MAX };
+    cbuf_delta delta = { "", 0, 0 };
+    uint32_t stored = UINT32_MAX;
+    bool first = true;
+    names[index] = json->at;
+    while (cbuf__json_next(json, '{', &first, key)) {
+        if (!strcmp(key, "name")) {
+            cbuf__json_string(json, column.name);
+            names[index] = json->at - strlen(column.name) - 1;
+        } else if (!strcmp(key, "type")) {
+            cbuf__json_string(json, type);
+        } else if (!strcmp(key, "offset")) {
+            column.offset = CBUF__AS(uint32_t, cbuf__json_number(json, CBUF_MAX_ROW_BYTES));
+        } else if (!strcmp(key, "delta")) {
+            delta.bits = CBUF__AS(uint32_t, cbuf__json_number(json, CBUF_MAX_ROW_BYTES));
+        } else if (!strcmp(key, "step")) {
+            delta.step = cbuf__json_step(json);
+        } else if (!strcmp(key, "stored")) {
+            stored = CBUF__AS(uint32_t, cbuf__json_number(json, CBUF_MAX_ROW_BYTES));
+        } else {
+            cbuf__json_skip(json);
+        }
+    }
+    if (json->why) return;
+    column.type = cbuf__type_of(type);
+    const char *fault = cbuf__check_column(query, &column, names, index, row_bytes);
+    const cbuf_delta *is = delta.bits || delta.step > 0 ? &delta : NULL;
+    if (!fault && query->codec)
+        fault = cbuf__check_delta(query->codec, &column, index, is, stored);
     if (fault) cbuf__json_fault(json, fault);
 }
 
@@ -2773,25 +2785,18 @@ CBUF__SLOW uint32_t cbuf__read_schema(
     const char *names[CBUF_MAX_COLUMNS];
     char key[CBUF_NAME_BYTES];
     uint32_t count = 0;
+    bool first = true, none = true;
     memset(&query->found, 0, sizeof query->found);
     query->end = 0;
-    for (bool first = true; cbuf__json_member(&json, first, key); first = false) {
+    while (cbuf__json_next(&json, '{', &first, key)) {
         if (strcmp(key, "columns")) {
             cbuf__json_skip(&json);
             continue;
         }
-        if (count) cbuf__json_fault(&json, "\"columns\" stands twice");
-        cbuf__json_need(&json, '[', "\"columns\" is not an array");
-        while (!json.why && !cbuf__json_take(&json, ']')) {
-            cbuf_column column;
-            cbuf_delta delta;
-            uint32_t stored;
-            if (count) cbuf__json_need(&json, ',', "a comma is missing");
+        if (!none) cbuf__json_fault(&json, "\"columns\" stands twice");
+        while (cbuf__json_next(&json, '[', &none, NULL)) {
             if (count == CBUF_MAX_COLUMNS) cbuf__json_fault(&json, "too many columns");
-            if (json.why) break;
-            names[count] = cbuf__json_column(&json, &column, &delta, &stored);
-            if (!json.why) cbuf__check_column(query, &json, &column, names, count, row_bytes);
-            if (!json.why) cbuf__check_delta(query, &json, &column, count++, &delta, stored);
+            else cbuf__read_column(query, &json, names, count++, row_bytes);
         }
     }
     if (!count) cbuf__json_fault(&json, "no columns");
@@ -2828,188 +2833,21 @@ static inline int cbuf_column_find(const cbuf_ring *ring, const char *name, cbuf
     return cbuf__find_column(ring, name, 0, column);
 }
 
-static inline int cbuf_delta_at(
-    const cbuf_ring *ring, uint32_t index, cbuf_delta *delta, uint64_t *escapes)
-{
-    cbuf_column column;
-    if (!ring->file) return CBUF_ENOTOPEN;
-    if (!ring->delta || index >= ring->codec.deltas) return CBUF_EINVAL;
-    const cbuf__packed *d = ring->codec.delta + index;
-    if (escapes) *escapes = cbuf__load_relaxed(ring->codec.escapes + index);
-    if (!delta) return 0;
-    int error = cbuf_column_at(ring, d->index, &column);
-    memcpy(delta->name, column.name, sizeof delta->name);
-    delta->bits = d->bits;
-    delta->step = 0;
-    if (d->real) cbuf__quotient(&d->multiple, &d->divisor, &delta->step);
-    return error;
-}
-
 /* ========================================================================= [memory-ring] ==== */
 
-CBUF__SLOW const char *cbuf__column_fault(const cbuf_column *column)
+/* Checks the columns one by one, and finds where the last one ends. */
+CBUF__SLOW int cbuf__check_columns(cbuf_ring *ring, const cbuf_options *o, uint32_t *end)
 {
-    size_t n = 0;
-    for (; n < sizeof column->name && column->name[n]; n++)
-        if (column->name[n] < ' ' || column->name[n] > '~' || strchr("\"\\", column->name[n]))
-            return "a column's name has a quote, a backslash or what is not printable ASCII";
-    if (!n || n == sizeof column->name) return "a column's name is empty or too long";
-    if (!cbuf__is_type(column->type)) return "a column has an unknown type";
-    return column->offset > CBUF_MAX_ROW_BYTES ? "a column's offset is too large" : NULL;
-}
-
-CBUF__SLOW int cbuf__resolve_block(cbuf_ring *ring)
-{
-    cbuf_options *o = &ring->options;
-    uint64_t block = 1, half = o->capacity / 2;
-    while (block < (o->block_rows ? o->block_rows : 64)) block *= 2;
-    if (!o->block_rows && block > half) block = half;
-    o->block_rows = CBUF__AS(uint32_t, block);
-    return block <= half ? 0 : cbuf__fail_with(ring, CBUF_EINVAL, "block_rows", block,
-                                   "half the capacity is ", half);
-}
-
-/* Checks the options against the limits and puts the defaults in: ring->options. */
-CBUF__SLOW int cbuf__resolve_options(cbuf_ring *ring, const cbuf_options *options, uint32_t *end)
-{
-    cbuf_options *o = &ring->options;
-    uint64_t power = 2;
-    *o = *options;
     *end = 0;
-    if (!o->columns || !o->column_count || o->column_count > CBUF_MAX_COLUMNS)
-        return cbuf__fail_with(ring, CBUF_EINVAL, "column_count", o->column_count, "the limit is ",
-            CBUF_MAX_COLUMNS);
     for (uint32_t k = 0; k < o->column_count; k++) {
         const char *fault = cbuf__column_fault(o->columns + k);
         if (fault) return cbuf__fail(ring, CBUF_ESCHEMA, fault);
         uint32_t ends = o->columns[k].offset + CBUF_TYPE_BYTES(o->columns[k].type);
         if (ends > *end) *end = ends;
     }
-    if (!o->row_bytes) o->row_bytes = *end;
-    if (o->row_bytes > CBUF_MAX_ROW_BYTES)
-        return cbuf__fail_with(ring, CBUF_EINVAL, "row_bytes", o->row_bytes, "the limit is ",
-            CBUF_MAX_ROW_BYTES);
-    if (*end > o->row_bytes)
-        return cbuf__fail_with(ring, CBUF_EINVAL, "row_bytes", o->row_bytes,
-            "the last column ends at ", *end);
-    if (!o->capacity) o->capacity = 65536;
-    if (o->capacity > CBUF_MAX_CAPACITY)
-        return cbuf__fail_with(ring, CBUF_EINVAL, "capacity", o->capacity, "the limit is ",
-            CBUF_MAX_CAPACITY);
-    while (power < o->capacity) power *= 2;
-    o->capacity = power;
-    uint64_t step = power > 65536 ? 1024 : power >= 128 ? power / 64 : 1;
-    if (!o->reserve_step) o->reserve_step = CBUF__AS(uint32_t, step);
-    if (o->reserve_step > power / 2)
-        return cbuf__fail_with(ring, CBUF_EINVAL, "reserve_step", o->reserve_step,
-            "half the capacity is ", power / 2);
-    int error = cbuf__resolve_block(ring);
-    if (error) return error;
-    if (!o->max_readers) o->max_readers = 64;
-    if (o->max_readers > CBUF_MAX_READERS)
-        return cbuf__fail_with(ring, CBUF_EINVAL, "max_readers", o->max_readers, "the limit is ",
-            CBUF_MAX_READERS);
-    if (!o->producers) o->producers = 1;
-    if (o->producers > CBUF_MAX_PRODUCERS)
-        return cbuf__fail_with(ring, CBUF_EINVAL, "producers", o->producers, "the limit is ",
-            CBUF_MAX_PRODUCERS);
-    if (o->producers > 1 && (o->layout != CBUF_NUMBERED || o->locked || o->delta_count ||
-                                o->capacity > 1u << 30))
-        return cbuf__fail(ring, CBUF_EINVAL, "many producers need the numbered layout, no lock, no "
-                                             "delta columns, and a capacity of at most 2^30");
-    bool known = o->layout <= CBUF_DENSE && o->on_full <= CBUF_SPILL &&
-        o->existing <= CBUF_NEW && o->block_ns >= 0 && o->demote_ns >= 0;
-    return known ? 0 : cbuf__fail(ring, CBUF_EINVAL,
-                           "layout, on_full, existing, block_ns or demote_ns has no such value");
-}
-
-/* Puts the columns into the codec, in the order of their offsets. The fault, or NULL. */
-CBUF__SLOW const char *cbuf__plan_deltas(
-    cbuf__codec *codec, const cbuf_options *o, cbuf__facts *facts)
-{
-    uint32_t index = 0;
-    if (!o->delta_count) return NULL;
-    for (const cbuf_column *c = NULL; (c = cbuf__next_column(o, c)) != NULL; index++) {
-        const cbuf_delta *delta = NULL;
-        for (uint32_t k = 0; k < o->delta_count && !delta; k++)
-            if (!memcmp(c->name, o->deltas[k].name, strlen(c->name) + 1)) delta = o->deltas + k;
-        const char *fault = cbuf__add_column(codec, c, index, delta);
-        if (fault) return fault;
-    }
-    cbuf__place_columns(codec);
-    facts->delta_count = codec->deltas;
-    facts->features = CBUF__DELTA;
-    if (codec->deltas < o->delta_count) return "a delta names no column, or one that another names";
-    if (o->in_place) return "rows with delta columns cannot be in_place";
-    if (o->row_bytes > 4096 || codec->stored_bytes > 4088)
-        return "rows with delta columns have more than 4,096 bytes";
-    return NULL;
-}
-
-/* Words of counters, and of a bit for each page of the plane. */
-CBUF__INLINE uint64_t cbuf__delta_words(const cbuf__facts *facts)
-{
-    uint64_t pages = facts->delta_count * facts->capacity / 512;
-    return facts->delta_count ? facts->delta_count + pages / 64 + 1 : 0;
-}
-/* Where the ring has what delta columns need; the places of gates and rows are known before. */
-CBUF__SLOW void cbuf__place_deltas(cbuf__facts *facts, uint32_t block_rows, uint64_t page)
-{
-    uint64_t words = facts->delta_count * facts->capacity;
-    facts->block_rows = block_rows;
-    facts->escapes_offset = facts->gates_offset + 8ull * facts->max_readers;
-    facts->bases_offset = cbuf__round_up(facts->rows_offset + facts->capacity * facts->stride, 8);
-    facts->plane_offset = cbuf__round_up(facts->bases_offset + 8 * (words / block_rows), page);
-    facts->file_bytes = cbuf__round_up(facts->plane_offset + 8 * words, page);
-}
-
-/* Finds where everything goes. `page`: 4096 in a file, CBUF__LINE in memory. */
-CBUF__SLOW int cbuf__resolve(
-    cbuf_ring *ring, const cbuf_options *options, uint64_t page, cbuf__facts *facts)
-{
-    const cbuf_options *o = &ring->options;
-    uint32_t end;
-    int error = cbuf__resolve_options(ring, options, &end);
-    memset(facts, 0, sizeof *facts);
-    if (error) return error;
-    bool dense = o->layout == CBUF_DENSE;
-    const char *fault = cbuf__plan_deltas(&ring->codec, options, facts);
-    if (fault) return cbuf__fail(ring, CBUF_ESCHEMA, fault);
-    bool shared = !dense && !o->in_place && o->row_bytes % 8 == 0 && end + 4 <= o->row_bytes;
-    uint64_t stride = cbuf__round_up(o->row_bytes + (dense || shared ? 0u : 4u), 8);
-    if (facts->delta_count) stride = ring->codec.stored_bytes + (dense ? 0u : 4u);
-    if (!dense || o->pad_rows) stride = cbuf__round_up(stride, 8);
-    for (uint64_t size = 8; o->pad_rows && size <= 64; size *= 2)
-        if (stride <= size && stride > size / 2) stride = size;
-    shared = facts->delta_count ? !dense : shared && stride == o->row_bytes;
-    memcpy(facts->magic, CBUF__MAGIC, 8);
-    facts->byte_order = CBUF__BYTE_ORDER;
-    facts->major = CBUF__MAJOR;
-    facts->minor = CBUF__MINOR;
-    if (dense) facts->features |= CBUF__DENSE;
-    if (stride % 8) facts->features |= CBUF__PACKED;
-    if (shared) facts->features |= CBUF__SHARED_TAIL;
-    if (o->locked) facts->features |= CBUF__LOCKED;
-    if (o->producers > 1) facts->features |= CBUF__MANY;
-    facts->producers = o->producers > 1 ? o->producers : 0;
-    facts->capacity = o->capacity;
-    facts->row_bytes = o->row_bytes;
-    facts->stride = CBUF__AS(uint32_t, stride);
-    facts->reserve_step = o->reserve_step;
-    facts->max_readers = o->max_readers;
-    facts->on_full = o->on_full;
-    facts->column_count = o->column_count;
-    facts->schema_offset = sizeof(struct cbuf__file);
-    uint64_t schema_end = facts->schema_offset + 512u + 112u * o->column_count;
-    if (facts->delta_count) schema_end += 16u * o->column_count + 64u * facts->delta_count;
-    facts->gates_offset = CBUF__AS(uint32_t, cbuf__round_up(schema_end, CBUF__LINE));
-    uint64_t words = facts->max_readers + cbuf__delta_words(facts);
-    uint64_t words_end = facts->gates_offset + 8 * words, pens_end = cbuf__pens_end(facts);
-    facts->rows_offset = cbuf__round_up(words_end > pens_end ? words_end : pens_end, page);
-    facts->file_bytes = cbuf__round_up(facts->rows_offset + facts->capacity * stride, page);
-    if (facts->delta_count) cbuf__place_deltas(facts, o->block_rows, page);
-    return facts->file_bytes <= SIZE_MAX / 2 ? 0 : cbuf__fail_with(ring, CBUF_EINVAL,
-        "the ring's size", facts->file_bytes, "the limit is ", SIZE_MAX / 2);
+    if (!o->row_bytes || *end <= o->row_bytes) return 0;
+    return cbuf__fail_with(
+        ring, CBUF_EINVAL, "row_bytes", o->row_bytes, "the last column ends at ", *end);
 }
 
 CBUF__INLINE size_t cbuf__readers_size(uint64_t slots)
@@ -3017,177 +2855,229 @@ CBUF__INLINE size_t cbuf__readers_size(uint64_t slots)
     return offsetof(struct cbuf__readers, slots) + cbuf__span(slots, sizeof(struct cbuf__slot));
 }
 
-/* The same of what delta columns need. */
-CBUF__SLOW bool cbuf__check_deltas(const cbuf__facts *f, uint64_t rows_end, uint64_t bytes)
+/* Finds where the parts behind the schema go: gates, pens, counters of escapes with a bit for each
+ * page of their plane; rows; bases, plane; in memory the readers' table. */
+CBUF__SLOW void cbuf__place(cbuf__facts *f, bool in_file)
 {
-    uint64_t words = f->delta_count * f->capacity, block = f->block_rows;
-    uint64_t gates_end = f->gates_offset + 8ull * f->max_readers, plane = f->plane_offset;
-    bool dense = (f->features & CBUF__DENSE) != 0, shared = (f->features & CBUF__SHARED_TAIL) != 0;
-    if (!f->delta_count || f->delta_count > CBUF_MAX_DELTAS || dense == shared) return false;
-    if (!block || block & (block - 1) || block > f->capacity / 2) return false;
-    if (f->escapes_offset % 8 || f->bases_offset % 8 || plane % (f->readers_offset ? 8 : 4096))
-        return false;
-    if (f->escapes_offset < gates_end || f->escapes_offset > f->rows_offset ||
-        (f->rows_offset - f->escapes_offset) / 8 < cbuf__delta_words(f))
-        return false;
-    return f->bases_offset >= rows_end && f->bases_offset <= bytes && plane <= bytes &&
-        plane >= f->bases_offset + 8 * (words / block) && 8 * words <= bytes - plane &&
-        f->row_bytes <= CBUF__BUFFER / 2 && f->stride <= CBUF__BUFFER / 2 &&
-        (!f->readers_offset || f->readers_offset >= plane + 8 * words);
+    const uint64_t page = in_file ? 4096 : CBUF__LINE, words = f->delta_count * f->capacity;
+    uint64_t end = cbuf__pens_end(f);
+    if (f->delta_count) {
+        f->escapes_offset = f->gates_offset + 8ull * f->max_readers;
+        end = f->escapes_offset + 8 * (f->delta_count + words / (512 * 64) + 1);
+    }
+    f->rows_offset = cbuf__round_up(end, page);
+    end = f->rows_offset + f->capacity * f->stride;
+    if (f->delta_count) {
+        f->bases_offset = cbuf__round_up(end, 8);
+        end = f->bases_offset + 8 * (words / f->block_rows);
+        f->plane_offset = cbuf__round_up(end, page);
+        end = f->plane_offset + 8 * words;
+    }
+    f->file_bytes = cbuf__round_up(end, page);
+    if (in_file) return;
+    f->readers_offset = f->file_bytes;
+    f->file_bytes += cbuf__readers_size(f->max_readers);
 }
 
-/* Whether the facts of a file or memory of `bytes` bytes make sense, alone and together: 0, or an
- * error and *why. Nothing of the file is used that has not passed here. */
-CBUF__SLOW int cbuf__check_facts(const cbuf__facts *f, uint64_t bytes, const char **why)
+/* Whether what begins with these facts is a ring that this program knows. */
+CBUF__SLOW int cbuf__check_mark(
+    cbuf_ring *ring, const cbuf__facts *f, uint64_t bytes, bool in_file)
 {
-    bool dense = (f->features & CBUF__DENSE) != 0, shared = (f->features & CBUF__SHARED_TAIL) != 0;
-    bool many = (f->features & CBUF__MANY) != 0, locked = (f->features & CBUF__LOCKED) != 0;
-    bool delta = (f->features & CBUF__DELTA) != 0, packed = (f->features & CBUF__PACKED) != 0;
-    uint64_t rows_end = f->rows_offset + f->capacity * f->stride; /* looked at when both are sane */
-    uint64_t readers = f->readers_offset;
-    *why = "it does not begin with a ring's mark";
-    if (bytes < sizeof(struct cbuf__file) || memcmp(f->magic, CBUF__MAGIC, 8)) return CBUF_EFORMAT;
-    *why = "its byte order mark";
-    if (f->byte_order == 0x04030201u) return CBUF_EBYTEORDER;
-    if (f->byte_order != CBUF__BYTE_ORDER) return CBUF_EFORMAT;
-    *why = "its major version is not 1";
-    if (f->major != CBUF__MAJOR) return CBUF_EVERSION;
-    *why = "it has feature bits that are not known";
-    if (f->features & ~CBUF__AS(uint64_t, CBUF__KNOWN)) return CBUF_EFEATURE;
-    *why = "its size is not the one that it was made with";
-    if (f->file_bytes != bytes) return CBUF_EFORMAT;
-    *why = "its row size, stride or layout";
-    if (f->row_bytes < 1 || f->row_bytes > CBUF_MAX_ROW_BYTES) return CBUF_EFORMAT;
-    if ((f->stride % 8 != 0) != packed || (packed && !(delta && dense))) return CBUF_EFORMAT;
-    if (f->stride > CBUF_MAX_ROW_BYTES + 16) return CBUF_EFORMAT;
-    if (!delta && f->stride < f->row_bytes + (dense || shared ? 0u : 4u)) return CBUF_EFORMAT;
-    if (shared && (dense || (!delta && f->stride != f->row_bytes))) return CBUF_EFORMAT;
-    *why = "its capacity, reserve step, policy or number of producers or readers";
-    if (f->capacity < 2 || f->capacity > CBUF_MAX_CAPACITY) return CBUF_EFORMAT;
-    if (f->capacity & (f->capacity - 1) || f->on_full > CBUF_SPILL) return CBUF_EFORMAT;
-    if (f->reserve_step < 1 || f->reserve_step > f->capacity / 2) return CBUF_EFORMAT;
-    if (f->max_readers < 1 || f->max_readers > CBUF_MAX_READERS) return CBUF_EFORMAT;
-    if (many != (f->producers > 1) || f->producers > CBUF_MAX_PRODUCERS) return CBUF_EFORMAT;
-    if (many && (dense || locked || delta || f->capacity > 1u << 30)) return CBUF_EFORMAT;
-    *why = "the place or size of its schema, gates, rows or readers";
-    if (f->schema_offset < sizeof(struct cbuf__file) || f->schema_offset > bytes ||
-        f->schema_bytes > CBUF_MAX_SCHEMA_BYTES || f->gates_offset % 8 ||
-        f->gates_offset < CBUF__AS(uint64_t, f->schema_offset) + f->schema_bytes ||
-        f->rows_offset % 8 || f->rows_offset < cbuf__pens_end(f) ||
-        f->rows_offset > bytes || rows_end > bytes)
-        return CBUF_EFORMAT;
-    if (readers && (readers % 8 || readers < rows_end || readers > bytes ||
-                       bytes - readers < cbuf__readers_size(f->max_readers)))
-        return CBUF_EFORMAT;
-    *why = "what it says of its delta columns";
-    if (delta && !cbuf__check_deltas(f, rows_end, bytes)) return CBUF_EFORMAT;
-    *why = NULL;
-    return 0;
+    const uint64_t known = CBUF__KNOWN;
+    if (bytes < sizeof(struct cbuf__file) || memcmp(f->magic, CBUF__MAGIC, 8))
+        return cbuf__fail(ring, CBUF_EFORMAT, "it does not begin with a ring's mark");
+    if (f->byte_order != CBUF__BYTE_ORDER)
+        return cbuf__fail(ring, f->byte_order == 0x04030201u ? CBUF_EBYTEORDER : CBUF_EFORMAT,
+            "its byte order mark");
+    if (f->major != CBUF__MAJOR)
+        return cbuf__fail_with(ring, CBUF_EVERSION, "its major version", f->major,
+            "this program knows ", CBUF__MAJOR);
+    if (f->features & ~known)
+        return cbuf__fail_with(ring, CBUF_EFEATURE, "its word of features", f->features,
+            "this program knows ", known);
+    if (in_file == !f->readers_offset) return 0;
+    return cbuf__fail(
+        ring, CBUF_EFORMAT, in_file ? "it was made in memory" : "it was made in a file");
 }
 
-CBUF__SLOW void cbuf__bind_local(cbuf_ring *ring)
+/* Whether the facts of a ring of so many bytes make sense, alone and together: 0, or `code` and
+ * why. No ring is made, and nothing of a ring believed, whose facts have not passed here. */
+CBUF__SLOW int cbuf__check_facts(cbuf_ring *ring, const cbuf__facts *f, uint64_t bytes, int code)
 {
+    bool dense = cbuf__has(f, CBUF__DENSE), shared = cbuf__has(f, CBUF__SHARED_TAIL);
+    bool many = cbuf__has(f, CBUF__MANY), locked = cbuf__has(f, CBUF__LOCKED);
+    bool delta = cbuf__has(f, CBUF__DELTA), packed = cbuf__has(f, CBUF__PACKED);
+    const uint64_t row_bytes = f->row_bytes, half = f->capacity / 2, end = f->schema_offset;
+    const cbuf__limit limits[] = { { "its size", bytes, f->file_bytes, f->file_bytes },
+        { "row_bytes", row_bytes, 1, delta ? CBUF__BUFFER / 2 : CBUF_MAX_ROW_BYTES },
+        { "the rows' stride", f->stride, delta ? 1 : row_bytes + (dense || shared ? 0u : 4u),
+            delta ? CBUF__BUFFER / 2 : shared ? row_bytes : CBUF_MAX_ROW_BYTES + 16 },
+        { "capacity", f->capacity, 2, CBUF_MAX_CAPACITY },
+        { "reserve_step", f->reserve_step, 1, half },
+        { "max_readers", f->max_readers, 1, CBUF_MAX_READERS },
+        { "producers", f->producers, many ? 2u : 0u, many ? CBUF_MAX_PRODUCERS : 1u },
+        { "on_full", f->on_full, 0, CBUF_SPILL },
+        { "delta_count", f->delta_count, delta, delta ? CBUF_MAX_DELTAS : 0u },
+        { "block_rows", f->block_rows, delta, delta ? half : UINT32_MAX },
+        { "schema_bytes", f->schema_bytes, 0, CBUF_MAX_SCHEMA_BYTES },
+        { "schema_offset", end, sizeof(struct cbuf__file), UINT32_MAX },
+        { "gates_offset", f->gates_offset, end + f->schema_bytes, UINT32_MAX } };
+    int error = cbuf__check_limits(ring, code, limits, CBUF__COUNT_OF(limits));
+    if (error) return error;
+    const char *fault = NULL;
+    cbuf__facts placed = *f;
+    cbuf__place(&placed, !f->readers_offset);
+    if (placed.file_bytes <= bytes) placed.file_bytes = bytes; /* it was made of large pages */
+    if (memcmp(&placed, f, sizeof placed)) fault = "the place of its rows, or of what lies around";
+    bool whole = f->stride % 8 == 0;
+    if (whole == packed || f->gates_offset % 8 || f->capacity & (f->capacity - 1))
+        fault = "its stride, capacity or gates";
+    if (delta && f->block_rows & (f->block_rows - 1)) fault = "block_rows is no power of two";
+    if (shared ? dense : delta && !dense) fault = "its layout";
+    if (packed && !(delta && dense)) fault = "its layout";
+    if (locked && f->readers_offset) fault = "a ring in memory cannot be locked";
+    if (many && (dense || locked || delta || f->capacity > 1u << 30))
+        fault = "many producers need the numbered layout, no lock, no delta columns, and a "
+                "capacity of at most 2^30";
+    if (fault) return cbuf__fail(ring, code, fault);
+    return bytes <= SIZE_MAX / 2 ? 0 : cbuf__fail_with(ring, code, "its size", bytes,
+        "the limit is ", SIZE_MAX / 2);
+}
+
+/* How rows lie: their stride, and where their numbers are. The columns end at `end`. */
+CBUF__SLOW void cbuf__shape_rows(
+    const cbuf_options *o, const cbuf__codec *codec, uint32_t end, cbuf__facts *f)
+{
+    bool dense = o->layout == CBUF_DENSE, delta = o->delta_count > 0;
+    bool fits = !o->in_place && f->row_bytes % 8 == 0 && end + 4 <= f->row_bytes; /* the number */
+    uint64_t bytes = delta ? codec->stored_bytes : f->row_bytes;
+    if (!dense && (delta || !fits)) bytes += 4;
+    uint64_t stride = delta && dense && !o->pad_rows ? bytes : cbuf__round_up(bytes, 8);
+    if (o->pad_rows && stride <= 64) stride = cbuf__power_from(8, stride);
+    f->stride = CBUF__AS(uint32_t, stride);
+    if (stride % 8) f->features |= CBUF__PACKED;
+    if (dense) f->features |= CBUF__DENSE;
+    else if (delta || (fits && stride == f->row_bytes)) f->features |= CBUF__SHARED_TAIL;
+}
+
+/* The facts of the ring that the options ask for, with the defaults put in. */
+CBUF__SLOW int cbuf__resolve(
+    cbuf_ring *ring, const cbuf_options *o, bool in_file, cbuf__facts *f)
+{
+    const cbuf__limit limits[] = {
+        { "column_count", o->columns ? o->column_count : 0u, 1, CBUF_MAX_COLUMNS },
+        { "layout", o->layout, 0, CBUF_DENSE }, { "existing", o->existing, 0, CBUF_NEW },
+        { "block_ns", CBUF__AS(uint64_t, o->block_ns), 0, INT64_MAX },
+        { "demote_ns", CBUF__AS(uint64_t, o->demote_ns), 0, INT64_MAX } };
+    uint32_t end;
+    ring->options = *o;
+    memset(f, 0, sizeof *f);
+    int error = cbuf__check_limits(ring, CBUF_EINVAL, limits, CBUF__COUNT_OF(limits));
+    if (!error) error = cbuf__check_columns(ring, o, &end);
+    if (error) return error;
+    memcpy(f->magic, CBUF__MAGIC, 8);
+    f->byte_order = CBUF__BYTE_ORDER;
+    f->major = CBUF__MAJOR;
+    f->minor = CBUF__MINOR;
+    f->capacity = o->capacity ? o->capacity : 65536;
+    if (f->capacity <= CBUF_MAX_CAPACITY) f->capacity = cbuf__power_from(2, f->capacity);
+    uint64_t half = f->capacity / 2, step = half < 65536 / 2 ? half / 32 : 1024;
+    if (o->reserve_step) step = o->reserve_step;
+    f->reserve_step = step ? CBUF__AS(uint32_t, step) : 1;
+    f->max_readers = o->max_readers ? o->max_readers : 64;
+    f->producers = o->producers > 1 ? o->producers : 0;
+    f->row_bytes = o->row_bytes ? o->row_bytes : end;
+    f->on_full = o->on_full;
+    f->column_count = o->column_count;
+    if (o->locked) f->features |= CBUF__LOCKED;
+    if (f->producers) f->features |= CBUF__MANY;
+    const char *fault = o->delta_count ? cbuf__plan_deltas(&ring->codec, o, f) : NULL;
+    if (fault) return cbuf__fail(ring, CBUF_ESCHEMA, fault);
+    cbuf__shape_rows(o, &ring->codec, end, f);
+    f->schema_offset = sizeof(struct cbuf__file);
+    uint64_t schema = 512u + 112u * f->column_count; /* at the most */
+    if (f->delta_count) schema += 16u * f->column_count + 64u * f->delta_count;
+    schema = cbuf__round_up(f->schema_offset + schema, CBUF__LINE);
+    f->gates_offset = CBUF__AS(uint32_t, schema);
+    cbuf__place(f, in_file);
+    return cbuf__check_facts(ring, f, f->file_bytes, CBUF_EINVAL);
+}
+
+/* Gives the handle what the checked facts say. */
+CBUF__SLOW void cbuf__take_facts(cbuf_ring *ring, const cbuf__facts *f)
+{
+    cbuf_options *o = &ring->options;
+    o->name = NULL;
+    o->columns = NULL;
+    o->deltas = NULL;
+    ring->capacity = o->capacity = f->capacity;
+    ring->row_bytes = o->row_bytes = f->row_bytes;
+    o->layout = ring->dense = cbuf__has(f, CBUF__DENSE);
+    o->locked = ring->locked = cbuf__has(f, CBUF__LOCKED);
+    o->reserve_step = f->reserve_step;
+    o->max_readers = f->max_readers;
+    o->producers = f->producers ? f->producers : 1;
+    o->on_full = CBUF__AS(uint8_t, f->on_full);
+    ring->ring_id = f->ring_id;
+    ring->schema_bytes = f->schema_bytes;
+    ring->mask = f->capacity - 1;
+    ring->stride = f->stride;
+    ring->last = f->stride / 8 - 1;
+    ring->shared_tail = cbuf__has(f, CBUF__SHARED_TAIL);
+    ring->delta = cbuf__has(f, CBUF__DELTA);
+    o->delta_count = f->delta_count;
+    o->block_rows = ring->delta ? f->block_rows : 0;
+    ring->blocks = ring->delta ? ~(CBUF__AS(uint64_t, f->block_rows) - 1) : UINT64_MAX;
+    ring->many = o->producers > 1;
+    ring->gated = o->on_full != CBUF_OVERWRITE;
     ring->local->row_bytes = ring->locked || ring->delta ? 0 : ring->row_bytes;
     uint64_t short_way = ring->many ? 0 : ring->local->row_bytes;
     ring->local->plain = ring->shared_tail ? short_way : 0;
     ring->local->other = ring->shared_tail ? 0 : short_way;
     ring->local->always = 0;
     ring->local->never = UINT64_MAX;
+    ring->wake_at = &ring->local->never;
 }
 
-CBUF__SLOW void cbuf__unbind_deltas(cbuf_ring *ring)
-{
-    ring->options.deltas = NULL;
-    ring->options.delta_count = ring->options.block_rows = 0;
-    ring->blocks = UINT64_MAX;
-    memset(&ring->codec, 0, sizeof ring->codec);
-}
-/* Gives it what they say of delta columns. The schema's fault, or NULL. */
-CBUF__SLOW const char *cbuf__bind_deltas(
-    cbuf_ring *ring, unsigned char *base, const cbuf__facts *facts, cbuf__query *query)
-{
-    cbuf__codec *codec = &ring->codec;
-    void *escapes = base + facts->escapes_offset, *bases = base + facts->bases_offset;
-    void *plane = base + facts->plane_offset;
-    cbuf__place_columns(codec);
-    query->placed = true;
-    if (!cbuf__read_schema(ring->schema, ring->schema_bytes, ring->row_bytes, query))
-        return query->why;
-    if (codec->deltas != facts->delta_count) return "it has another number of delta columns";
-    if (codec->stored_bytes + (ring->dense ? 0u : 4u) > ring->stride)
-        return "its stored columns end beyond the stride";
-    codec->escapes = CBUF__AS(cbuf__word *, escapes);
-    codec->pages = codec->escapes + codec->deltas;
-    codec->bases = CBUF__AS(cbuf__word *, bases);
-    codec->plane = CBUF__AS(cbuf__word *, plane);
-    while (facts->block_rows >> codec->block_bits > 1) codec->block_bits++;
-    codec->chunk = CBUF__BUFFER / ring->stride;
-    if (codec->chunk > CBUF__CHUNK) codec->chunk = CBUF__CHUNK;
-    ring->options.delta_count = codec->deltas;
-    ring->options.block_rows = facts->block_rows;
-    ring->blocks = ~(CBUF__AS(uint64_t, facts->block_rows) - 1);
-    return NULL;
-}
-
-/* Gives the handle what the checked facts say of the ring at `base`, and checks its schema. */
+/* The same, and where all is in the ring at `base`, whose schema it checks. */
 CBUF__SLOW int cbuf__bind(cbuf_ring *ring, void *base, const cbuf__facts *facts)
 {
     unsigned char *bytes = CBUF__AS(unsigned char *, base);
     void *gates = bytes + facts->gates_offset, *schema = bytes + facts->schema_offset;
-    void *pens = bytes + cbuf__pens_offset(facts);
-    cbuf_options *o = &ring->options;
+    void *pens = bytes + cbuf__pens_offset(facts), *readers = bytes + facts->readers_offset;
+    const char *fault = NULL;
     cbuf__query query;
-    o->capacity = facts->capacity;
-    o->row_bytes = facts->row_bytes;
-    o->reserve_step = facts->reserve_step;
-    o->max_readers = facts->max_readers;
-    o->producers = facts->producers ? facts->producers : 1;
-    o->layout = (facts->features & CBUF__DENSE) != 0;
-    o->on_full = CBUF__AS(uint8_t, facts->on_full);
-    o->locked = (facts->features & CBUF__LOCKED) != 0;
-    o->columns = NULL;
-    o->name = NULL;
-    cbuf__unbind_deltas(ring);
+    cbuf__take_facts(ring, facts);
     ring->file = CBUF__AS(struct cbuf__file *, base);
     ring->rows = bytes + facts->rows_offset;
     ring->gates = CBUF__AS(cbuf__word *, gates);
     ring->pens = CBUF__AS(struct cbuf__pen *, pens);
-    ring->many = o->producers > 1;
     ring->schema = CBUF__AS(const char *, schema);
-    ring->schema_bytes = facts->schema_bytes;
-    ring->capacity = facts->capacity;
-    ring->mask = facts->capacity - 1;
-    ring->row_bytes = facts->row_bytes;
-    ring->stride = facts->stride;
-    ring->last = facts->stride / 8 - 1;
-    ring->delta = (facts->features & CBUF__DELTA) != 0;
-    ring->dense = o->layout == CBUF_DENSE;
-    ring->shared_tail = (facts->features & CBUF__SHARED_TAIL) != 0;
-    ring->locked = o->locked;
-    ring->gated = o->on_full != CBUF_OVERWRITE;
-    cbuf__bind_local(ring);
-    ring->wake_at = &ring->local->never;
+    if (facts->readers_offset) ring->readers = CBUF__AS(struct cbuf__readers *, readers);
+    memset(&ring->codec, 0, sizeof ring->codec);
     memset(&query, 0, sizeof query);
     query.type = CBUF_TIMESTAMP_NS;
     query.codec = ring->delta ? &ring->codec : NULL;
-    o->column_count =
+    uint32_t columns =
         cbuf__read_schema(ring->schema, ring->schema_bytes, ring->row_bytes, &query);
-    if (!o->column_count) return cbuf__fail(ring, CBUF_ESCHEMA, query.why);
-    const char *fault = ring->delta ? cbuf__bind_deltas(ring, bytes, facts, &query) : NULL;
-    if (fault) return cbuf__fail(ring, CBUF_ESCHEMA, fault);
-    if (!ring->delta && ring->shared_tail && query.end + 4 > ring->row_bytes)
-        return cbuf__fail(ring, CBUF_ESCHEMA, "a column lies where the rows' numbers are");
+    if (columns && ring->delta) fault = cbuf__bind_deltas(ring, bytes, facts);
+    if (columns && ring->delta && !fault) /* its columns have their places now */
+        cbuf__read_schema(ring->schema, ring->schema_bytes, ring->row_bytes, &query);
+    if (query.why) fault = query.why;
+    else if (!ring->delta && ring->shared_tail && query.end + 4 > ring->row_bytes)
+        fault = "a column lies where the rows' numbers are";
+    ring->options.column_count = columns;
     ring->time_offset = query.found.type ? query.found.offset : UINT32_MAX;
-    return 0;
+    return fault ? cbuf__fail(ring, CBUF_ESCHEMA, fault) : 0;
 }
 
-CBUF__SLOW void cbuf__init_readers(struct cbuf__readers *readers, const cbuf__facts *facts)
+CBUF__SLOW void cbuf__init_readers(struct cbuf__readers *readers, uint64_t ring_id, uint32_t slots)
 {
     memcpy(readers->magic, CBUF__MAGIC_READERS, 8);
-    readers->ring_id = facts->ring_id;
-    readers->max_readers = facts->max_readers;
+    readers->ring_id = ring_id;
+    readers->max_readers = slots;
     readers->rows.wanted = readers->room.wanted = CBUF__FREE;
-    for (uint32_t k = 0; k < facts->max_readers; k++) readers->slots[k].cursor = CBUF__FREE;
+    for (uint32_t k = 0; k < slots; k++) readers->slots[k].cursor = CBUF__FREE;
 }
 
 /* Fills in a ring's first part, in memory that is zero, and its mark last. */
@@ -3198,7 +3088,9 @@ CBUF__SLOW void cbuf__init_file(void *base, cbuf__facts *facts, const cbuf_optio
     cbuf__text text = { schema, start + facts->gates_offset, false };
     const void *from = facts;
     uint64_t magic;
-    void *pens = start + cbuf__pens_offset(facts);
+    void *pens = start + cbuf__pens_offset(facts), *readers = start + facts->readers_offset;
+    if (facts->readers_offset)
+        cbuf__init_readers(CBUF__AS(struct cbuf__readers *, readers), 0, facts->max_readers);
     for (uint32_t k = 0; k < facts->producers; k++)
         cbuf__store_relaxed(&(CBUF__AS(struct cbuf__pen *, pens) + k)->begin, CBUF__FREE);
     cbuf__write_schema(&text, facts, options, codec);
@@ -3293,23 +3185,12 @@ CBUF__SLOW void cbuf__begin(cbuf_ring *ring)
     cbuf__not_open(ring, 0);
 }
 
-/* A ring in memory has its readers' table behind its rows. */
-CBUF__SLOW int cbuf__resolve_in(cbuf_ring *ring, const cbuf_options *options, cbuf__facts *facts)
-{
-    cbuf__begin(ring);
-    int error = cbuf__resolve(ring, options, CBUF__LINE, facts);
-    if (!error && options->locked)
-        error = cbuf__fail(ring, CBUF_EINVAL, "a ring in memory cannot be locked");
-    facts->readers_offset = facts->file_bytes;
-    facts->file_bytes += cbuf__readers_size(facts->max_readers);
-    return error;
-}
-
 static inline int64_t cbuf_memory_needed(const cbuf_options *options)
 {
     cbuf_ring ring;
     cbuf__facts facts;
-    int error = cbuf__resolve_in(&ring, options, &facts);
+    cbuf__begin(&ring);
+    int error = cbuf__resolve(&ring, options, false, &facts);
     return error ? error : CBUF__AS(int64_t, facts.file_bytes);
 }
 
@@ -3317,26 +3198,22 @@ static inline int cbuf_create_in(
     cbuf_ring *ring, void *memory, size_t bytes, const cbuf_options *options)
 {
     cbuf__facts facts;
-    int error = cbuf__resolve_in(ring, options, &facts);
+    cbuf__begin(ring);
+    int error = cbuf__resolve(ring, options, false, &facts);
     if (error) return error;
     if (CBUF__ADDRESS(memory) % 8) return cbuf__fail(ring, CBUF_EINVAL, "not 8-byte aligned");
     if (bytes < facts.file_bytes)
         return cbuf__fail_with(ring, CBUF_ENOSPACE, "the memory's size", bytes, "needed are ",
             facts.file_bytes);
     memset(memory, 0, CBUF__AS(size_t, facts.file_bytes));
-    void *readers = CBUF__AS(unsigned char *, memory) + facts.readers_offset;
-    ring->readers = CBUF__AS(struct cbuf__readers *, readers);
-    cbuf__init_readers(ring->readers, &facts);
     cbuf__init_file(memory, &facts, options, &ring->codec);
     error = cbuf__bind(ring, memory, &facts);
-    if (error) return cbuf__not_open(ring, error);
-    return cbuf__take_over(ring);
+    return error ? cbuf__not_open(ring, error) : cbuf__take_over(ring);
 }
 
 static inline int cbuf_attach_in(cbuf_ring *ring, void *memory, size_t bytes)
 {
     cbuf__facts facts;
-    const char *why = "it was made in a file";
     cbuf__begin(ring);
     if (CBUF__ADDRESS(memory) % 8) return cbuf__fail(ring, CBUF_EINVAL, "not 8-byte aligned");
     memset(&facts, 0, sizeof facts);
@@ -3345,12 +3222,9 @@ static inline int cbuf_attach_in(cbuf_ring *ring, void *memory, size_t bytes)
         memcpy(&facts, memory, sizeof facts);
     }
     uint64_t used = facts.file_bytes < bytes ? facts.file_bytes : bytes;
-    int error = cbuf__check_facts(&facts, used, &why);
-    if (!error && !facts.readers_offset) error = CBUF_EFORMAT, why = "it was made in a file";
-    if (error) return cbuf__fail(ring, error, why);
-    void *readers = CBUF__AS(unsigned char *, memory) + facts.readers_offset;
-    ring->readers = CBUF__AS(struct cbuf__readers *, readers);
-    error = cbuf__bind(ring, memory, &facts);
+    int error = cbuf__check_mark(ring, &facts, bytes, false);
+    if (!error) error = cbuf__check_facts(ring, &facts, used, CBUF_EFORMAT);
+    if (!error) error = cbuf__bind(ring, memory, &facts);
     return error ? cbuf__not_open(ring, error) : 0;
 }
 
@@ -3431,8 +3305,8 @@ CBUF__SLOW int cbuf__fail_errno(cbuf_ring *ring, const char *what, int error)
     int code = CBUF_ESYSTEM;
     if (error == ENOENT) code = CBUF_ENOENT;
     if (error == EACCES || error == EPERM || error == ELOOP) code = CBUF_EACCES;
-    if (error == ENOSPC || error == EDQUOT || error == EFBIG) code = CBUF_ENOSPACE;
-    if (error == ENOMEM) code = CBUF_ENOSPACE;
+    if (error == ENOSPC || error == EDQUOT || error == EFBIG || error == ENOMEM)
+        code = CBUF_ENOSPACE;
     cbuf__fail(ring, code, what);
     cbuf__text text = cbuf__more(ring);
     cbuf__say_number(&text, ": errno ", CBUF__AS(uint64_t, error));
@@ -3589,44 +3463,37 @@ CBUF__SLOW int cbuf__name_file(cbuf_ring *ring, int fd, const char *temporary, c
 }
 
 /* Opens and maps the ring at ring->path, after its facts were read, once, and checked. */
-CBUF__SLOW int cbuf__open_ring(
-    cbuf_ring *ring, bool writable, bool any_owner, bool huge, cbuf__facts *facts)
+CBUF__SLOW int cbuf__open_ring(cbuf_ring *ring, bool writable, bool any_owner)
 {
     uint64_t bytes;
-    const char *why;
+    cbuf__facts facts;
     int fd = cbuf__open_owned(ring, ring->path, writable ? O_RDWR : O_RDONLY, any_owner, &bytes);
     if (fd < 0) return fd;
     ring->fd = fd;
-    memset(facts, 0, sizeof *facts);
-    ssize_t got = pread(fd, facts, sizeof *facts, 0);
-    if (got < 0) return cbuf__fail_errno(ring, "reading", errno);
-    int error = cbuf__check_facts(facts, CBUF__AS(size_t, got) == sizeof *facts ? bytes : 0, &why);
-    if (!error && facts->readers_offset) error = CBUF_EFORMAT, why = "it was made in memory";
-    if (error == CBUF_EVERSION)
-        return cbuf__fail_with(ring, error, why, facts->major, "this program knows ", CBUF__MAJOR);
-    if (error == CBUF_EFEATURE)
-        return cbuf__fail_with(
-            ring, error, why, facts->features, "this program knows ", CBUF__KNOWN);
-    if (error) return cbuf__fail(ring, error, why);
+    memset(&facts, 0, sizeof facts);
+    if (pread(fd, &facts, sizeof facts, 0) < 0) return cbuf__fail_errno(ring, "reading", errno);
+    int error = cbuf__check_mark(ring, &facts, bytes, true);
+    if (!error) error = cbuf__check_facts(ring, &facts, bytes, CBUF_EFORMAT);
+    if (error) return error;
     ring->file_bytes = CBUF__AS(size_t, bytes);
-    void *base = cbuf__map(fd, bytes, writable, huge);
+    void *base = cbuf__map(fd, bytes, writable, ring->options.memory.huge != 0);
     if (!base) return cbuf__fail_errno(ring, "mapping", errno);
     ring->file = CBUF__AS(struct cbuf__file *, base);
-    return cbuf__bind(ring, base, facts);
+    return cbuf__bind(ring, base, &facts);
 }
 
 /* Opens and maps the readers' file of this ring; CBUF_EFORMAT: another ring's, or damaged. */
-CBUF__SLOW int cbuf__open_readers(cbuf_ring *ring, const cbuf__facts *facts, bool any_owner)
+CBUF__SLOW int cbuf__open_readers(cbuf_ring *ring, bool any_owner)
 {
     uint64_t bytes;
     cbuf__path path = cbuf__path_of(ring, ".readers");
     int fd = cbuf__open_owned(ring, path.text, O_RDWR, any_owner, &bytes);
     if (fd < 0) return fd;
-    bool whole = bytes >= cbuf__readers_size(facts->max_readers);
+    bool whole = bytes >= cbuf__readers_size(ring->options.max_readers);
     void *base = whole ? cbuf__map(fd, bytes, true, false) : NULL;
     struct cbuf__readers *readers = CBUF__AS(struct cbuf__readers *, base);
     if (!readers || memcmp(readers->magic, CBUF__MAGIC_READERS, 8) ||
-        readers->ring_id != facts->ring_id || readers->max_readers != facts->max_readers) {
+        readers->ring_id != ring->ring_id || readers->max_readers != ring->options.max_readers) {
         if (base) munmap(base, CBUF__AS(size_t, bytes));
         close(fd);
         return cbuf__fail(ring, CBUF_EFORMAT, "its .readers file is damaged or another ring's");
@@ -3638,12 +3505,12 @@ CBUF__SLOW int cbuf__open_readers(cbuf_ring *ring, const cbuf__facts *facts, boo
 }
 
 /* A new readers' file, without its name; nobody in it was demoted. */
-CBUF__SLOW int cbuf__make_readers(
-    cbuf_ring *ring, const cbuf__facts *facts, const cbuf_options *options)
+CBUF__SLOW int cbuf__make_readers(cbuf_ring *ring)
 {
+    const uint32_t slots = ring->options.max_readers;
     cbuf__path new_path = cbuf__path_of(ring, ".readers.new");
-    uint64_t bytes = cbuf__round_up(cbuf__readers_size(facts->max_readers), 4096);
-    mode_t mode = options->group_register ? 0660 : 0600;
+    uint64_t bytes = cbuf__round_up(cbuf__readers_size(slots), 4096);
+    mode_t mode = ring->options.group_register ? 0660 : 0600;
     int fd = cbuf__new_file(ring, new_path.text, mode, &bytes, UINT64_MAX);
     if (fd < 0) return fd;
     void *base = cbuf__map(fd, bytes, true, false);
@@ -3651,8 +3518,8 @@ CBUF__SLOW int cbuf__make_readers(
     if (!base) return unlink(new_path.text), cbuf__fail_errno(ring, "mapping", errno);
     ring->readers_bytes = CBUF__AS(size_t, bytes);
     ring->readers = CBUF__AS(struct cbuf__readers *, base);
-    cbuf__init_readers(ring->readers, facts);
-    for (uint32_t k = 0; k < facts->max_readers; k++) cbuf__store_relaxed(ring->gates + k, 0);
+    cbuf__init_readers(ring->readers, ring->ring_id, slots);
+    for (uint32_t k = 0; k < slots; k++) cbuf__store_relaxed(ring->gates + k, 0);
     return 0;
 }
 
@@ -3682,14 +3549,13 @@ CBUF__SLOW void cbuf__guard(cbuf_ring *ring)
 CBUF__SLOW int cbuf__retire(const char *path, bool mark)
 {
     cbuf_ring old;
-    cbuf__facts facts;
     cbuf__begin(&old);
     int error = cbuf__set_path(&old, path, 0);
-    if (!error) error = cbuf__open_ring(&old, true, false, false, &facts);
+    if (!error) error = cbuf__open_ring(&old, true, false);
     if (error == CBUF_ESCHEMA) error = 0;
     if (!error && mark) {
         cbuf__store_release(&old.file->state, CBUF__RETIRED);
-        if (!cbuf__open_readers(&old, &facts, false))
+        if (!cbuf__open_readers(&old, false))
             cbuf__wake(&old.readers->rows, CBUF__FREE, old.fd);
     }
     cbuf__release(&old);
@@ -3717,7 +3583,7 @@ CBUF__SLOW int cbuf__make_ring(
     cbuf__init_file(base, facts, options, &ring->codec);
     error = cbuf__bind(ring, base, facts);
     if (!error) error = cbuf__make_resident(ring, true, &options->memory);
-    if (!error) error = cbuf__make_readers(ring, facts, options);
+    if (!error) error = cbuf__make_readers(ring);
     if (!error) error = cbuf__take_over(ring);
     if (!error && replaces) cbuf__retire(ring->path, true);
     cbuf__path path = cbuf__path_of(ring, ".readers");
@@ -3728,9 +3594,10 @@ CBUF__SLOW int cbuf__make_ring(
 }
 
 /* Whether the ring that is there is the one that the options would make. */
-CBUF__SLOW int cbuf__compare(cbuf_ring *ring, const cbuf_options *options, const cbuf__facts *is,
-    const cbuf__facts *wanted)
+CBUF__SLOW int cbuf__compare(
+    cbuf_ring *ring, const cbuf_options *options, const cbuf__facts *wanted)
 {
+    const cbuf__facts *is = &ring->file->facts;
     const struct { const char *what; uint64_t is, wanted; } facts[] = {
         { "capacity", is->capacity, wanted->capacity },
         { "row_bytes", is->row_bytes, wanted->row_bytes },
@@ -3741,9 +3608,9 @@ CBUF__SLOW int cbuf__compare(cbuf_ring *ring, const cbuf_options *options, const
         { "on_full", is->on_full, wanted->on_full },
         { "producers", is->producers, wanted->producers },
         { "column_count", ring->options.column_count, wanted->column_count },
-        { "delta_count", ring->options.delta_count, wanted->delta_count },
-        { "block_rows", ring->options.block_rows, wanted->block_rows } };
-    for (size_t k = 0; k < sizeof facts / sizeof facts[0]; k++)
+        { "delta_count", is->delta_count, wanted->delta_count },
+        { "block_rows", is->block_rows, wanted->block_rows } };
+    for (size_t k = 0; k < CBUF__COUNT_OF(facts); k++)
         if (facts[k].is != facts[k].wanted)
             return cbuf__fail_with(ring, CBUF_EMISMATCH, facts[k].what, facts[k].is,
                 "wanted is ", facts[k].wanted);
@@ -3754,16 +3621,8 @@ CBUF__SLOW int cbuf__compare(cbuf_ring *ring, const cbuf_options *options, const
         if (missing || there.type != c->type || there.offset != c->offset)
             return cbuf__fail(ring, CBUF_EMISMATCH, c->name);
     }
-    for (uint32_t k = 0; k < options->delta_count; k++) {
-        const cbuf_delta *wants = options->deltas + k;
-        cbuf_delta there;
-        uint32_t i = 0;
-        memset(&there, 0, sizeof there);
-        while (!cbuf_delta_at(ring, i, &there, NULL) && strcmp(there.name, wants->name)) i++;
-        if (i == options->delta_count || there.bits != wants->bits ||
-            memcmp(&there.step, &wants->step, 8))
-            return cbuf__fail(ring, CBUF_EMISMATCH, wants->name);
-    }
+    const char *other = ring->delta ? cbuf__other_delta(ring, options) : NULL;
+    if (other) return cbuf__fail(ring, CBUF_EMISMATCH, other);
     return 0;
 }
 
@@ -3771,30 +3630,29 @@ CBUF__SLOW int cbuf__compare(cbuf_ring *ring, const cbuf_options *options, const
 CBUF__SLOW int cbuf__resume(
     cbuf_ring *ring, const cbuf_options *options, const cbuf__facts *wanted)
 {
-    cbuf__facts facts;
-    int error = cbuf__open_ring(ring, true, false, options->memory.huge != 0, &facts);
-    if (!error) error = cbuf__compare(ring, options, &facts, wanted);
+    int error = cbuf__open_ring(ring, true, false);
+    if (!error) error = cbuf__compare(ring, options, wanted);
     if (!error) error = cbuf__make_resident(ring, true, &options->memory);
     if (error) return error;
-    error = cbuf__open_readers(ring, &facts, false);
+    error = cbuf__open_readers(ring, false);
     if (!ring->joins && (error == CBUF_ENOENT || error == CBUF_EFORMAT)) { /* lost, or rubbish */
         cbuf__path path = cbuf__path_of(ring, ".readers");
         cbuf__path new_path = cbuf__path_of(ring, ".readers.new");
-        error = cbuf__make_readers(ring, &facts, options);
+        error = cbuf__make_readers(ring);
         if (!error) error = cbuf__name_file(ring, ring->readers_fd, new_path.text, path.text);
     }
     return error ? error : cbuf__take_over(ring);
 }
 
 CBUF__SLOW int cbuf__create_at(
-    cbuf_ring *ring, const cbuf_options *options, const char *name, cbuf__facts *facts)
+    cbuf_ring *ring, const cbuf_options *options, cbuf__facts *facts)
 {
     struct stat file;
     int error = cbuf__lock_producer(ring, facts->producers > 1);
     if (error) return error;
     cbuf__guard(ring);
     bool there = !lstat(ring->path, &file);
-    if (there && (!name || options->existing == CBUF_NEW)) error = CBUF_EEXIST;
+    if (there && (!options->name || options->existing == CBUF_NEW)) error = CBUF_EEXIST;
     if (error) return cbuf__fail(ring, error, "existing is CBUF_NEW");
     if (ring->joins && (!there || options->existing != CBUF_RESUME))
         return cbuf__fail(ring, CBUF_EBUSY, "other producers have it");
@@ -3817,8 +3675,8 @@ static inline int cbuf_create(cbuf_ring *ring, const cbuf_options *options)
         if (error != CBUF_EEXIST && error != CBUF_EBUSY) break; /* an automatic name that is free */
         cbuf__begin(ring);
         error = cbuf__set_path(ring, options->name, n);
-        if (!error) error = cbuf__resolve(ring, options, 4096, &facts);
-        if (!error) error = cbuf__create_at(ring, options, options->name, &facts);
+        if (!error) error = cbuf__resolve(ring, options, true, &facts);
+        if (!error) error = cbuf__create_at(ring, options, &facts);
         if (!error) break;
         if (ring->lock_fd >= 0 && !ring->joins && (ring->lock_is_new || access(ring->path, F_OK)))
             unlink(cbuf__path_of(ring, ".lock").text);
@@ -3831,7 +3689,6 @@ static inline int cbuf_attach(
     cbuf_ring *ring, const char *name, const cbuf_attach_options *options)
 {
     cbuf_attach_options chosen;
-    cbuf__facts facts;
     struct timespec moment = { 0, 100000 };
     memset(&chosen, 0, sizeof chosen);
     if (options) chosen = *options;
@@ -3841,9 +3698,8 @@ static inline int cbuf_attach(
         if (error) return error;
         cbuf__guard(ring);
         ring->options.memory = chosen.memory;
-        error = cbuf__open_ring(ring, false, chosen.any_owner, chosen.memory.huge != 0, &facts);
-        if (!error && !chosen.observer)
-            readers = cbuf__open_readers(ring, &facts, chosen.any_owner);
+        error = cbuf__open_ring(ring, false, chosen.any_owner);
+        if (!error && !chosen.observer) readers = cbuf__open_readers(ring, chosen.any_owner);
         if (readers == CBUF_EACCES || readers == CBUF_ENOENT) readers = 0; /* may only observe */
         if (!error) error = readers;
         if (!error) error = cbuf__make_resident(ring, false, &chosen.memory);
@@ -3939,7 +3795,6 @@ CBUF__SLOW int cbuf__look_after_file(const cbuf_ring *ring)
 CBUF__SLOW void cbuf__mend(const cbuf_ring *ring)
 {
     cbuf_ring helper;
-    cbuf__facts facts;
     uint64_t bytes;
     if (cbuf_head(ring) == cbuf__edge(ring) || !ring->path[0]) return;
     cbuf__begin(&helper);
@@ -3947,9 +3802,8 @@ CBUF__SLOW void cbuf__mend(const cbuf_ring *ring)
     int fd = cbuf__open_owned(
         &helper, cbuf__path_of(&helper, ".lock").text, O_RDWR, false, &bytes);
     if (fd >= 0) helper.lock_fd = fd;
-    bool open = fd >= 0 && !cbuf__open_ring(&helper, true, false, false, &facts) &&
-        facts.ring_id == ring->file->facts.ring_id &&
-        !cbuf__open_readers(&helper, &facts, false);
+    bool open = fd >= 0 && !cbuf__open_ring(&helper, true, false) &&
+        helper.ring_id == ring->ring_id && !cbuf__open_readers(&helper, false);
     if (open) cbuf__sweep_dead(&helper);
     cbuf__release(&helper);
 }

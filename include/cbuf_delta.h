@@ -2,8 +2,8 @@
  * cbuf_delta.h - delta columns, stored in 8, 16 or 32 bits and read back bit for bit: the codec.
  *
  * Put it beside cbuf.h, which takes it in at its section [delta]; including either gives both. How
- * to ask for such columns stands there (options.deltas), how to choose them in cbuf_advise.h. What
- * the file has for them is agreed on by all, and checked, in cbuf.h.
+ * to ask for such columns stands there (options.deltas), how to choose them in cbuf_advise.h. Where
+ * the file has room for them is agreed on by all, and checked, in cbuf.h.
  *
  * DELTA COLUMNS. Rows come in blocks of block_rows. A block has a base for each delta column; a row
  * stores the difference to it, wrapping on the column's width. A float is a whole number of steps
@@ -52,6 +52,7 @@
 #define CBUF__SSE2 __attribute__((target("sse2,fpmath=sse")))
 #endif
 
+enum { CBUF__CHUNK = 64 }; /* rows done at a time */
 #define CBUF__KIND_CODE(real, bytes, bits) (((real) * 5u + (bytes) / 2u) * 3u + (bits) / 16u)
 
 /* A decimal step as a quotient of whole numbers. */
@@ -635,7 +636,7 @@ CBUF__SLOW uint64_t cbuf__put_batch(cbuf_ring *ring, const unsigned char *rows, 
 }
 
 /* Stores n rows from `next` on. How many can be published. */
-CBUF__INLINE uint64_t cbuf__put_deltas(cbuf_ring *ring, const unsigned char *rows, uint64_t n)
+CBUF__SLOW uint64_t cbuf__put_deltas(cbuf_ring *ring, const unsigned char *rows, uint64_t n)
 {
     return n == 1 ? cbuf__put_delta(ring, rows) : cbuf__put_batch(ring, rows, n);
 }
@@ -688,7 +689,7 @@ CBUF__SLOW uint64_t cbuf__take_batch(
 }
 
 /* Copies n rows from `first` on, and validates them. The first from which on all are whole. */
-CBUF__INLINE uint64_t cbuf__take_deltas(
+CBUF__SLOW uint64_t cbuf__take_deltas(
     const cbuf_ring *ring, uint64_t first, unsigned char *rows, uint64_t n)
 {
     if (n == 1 && cbuf__take_delta(ring, first, rows)) return first;
@@ -703,5 +704,126 @@ CBUF__SLOW void cbuf__take_over_deltas(cbuf_ring *ring)
         ring->codec.delta[k].base = cbuf__load_relaxed(cbuf__base_at(ring, k, last));
     size_t skip;
     ring->codec.joint = cbuf__load_relaxed(cbuf__stored_word(ring, ring->next, &skip));
+}
+
+/* ---- what the schema says, and what it leads to ---- */
+
+/* What other languages need to decode. The C side finds the stored places itself, and compares. */
+CBUF__SLOW void cbuf__write_delta(
+    cbuf__text *text, const cbuf__codec *codec, const cbuf_column *column)
+{
+    const cbuf__packed *d = cbuf__delta_of(codec, column);
+    if (d) cbuf__say_number(text, ",\"delta\":", d->bits);
+    if (d && d->real) {
+        cbuf__say_number(text, ",\"step\":[", CBUF__AS(uint64_t, d->multiple));
+        cbuf__say_number(text, ",", CBUF__AS(uint64_t, d->divisor));
+        cbuf__say(text, "]");
+    }
+    cbuf__say_number(text, ",\"stored\":", cbuf__stored_at(codec, column));
+}
+
+/* [multiple, divisor] */
+CBUF__SLOW double cbuf__json_step(cbuf__json *json)
+{
+    double parts[2], step;
+    for (int i = 0; i < 2; i++) {
+        cbuf__json_need(json, i ? ',' : '[', "a step is not [multiple, divisor]");
+        uint64_t part = cbuf__json_number(json, 100000000000000u);
+        parts[i] = CBUF__AS(double, CBUF__AS(int64_t, part));
+    }
+    cbuf__json_need(json, ']', "a step is not [multiple, divisor]");
+    if (!(parts[1] > 0)) parts[1] = 1;
+    cbuf__quotient(parts, parts + 1, &step);
+    return step;
+}
+
+/* Adds a column that the schema has to the codec; or, once all have their places, compares its own
+ * with the one that is written there. The fault, or NULL. */
+CBUF__SLOW const char *cbuf__check_delta(cbuf__codec *codec, const cbuf_column *column,
+    uint32_t index, const cbuf_delta *delta, uint32_t stored)
+{
+    if (!codec->stored_bytes) return cbuf__add_column(codec, column, index, delta);
+    return cbuf__stored_at(codec, column) == stored ? NULL : "a column's stored place";
+}
+
+/* Puts the columns that a new ring is to have into the codec, in the order of their offsets, and
+ * what follows into the facts. The fault, or NULL. */
+CBUF__SLOW const char *cbuf__plan_deltas(
+    cbuf__codec *codec, const cbuf_options *options, cbuf__facts *facts)
+{
+    uint64_t half = facts->capacity / 2, block = options->block_rows;
+    uint32_t index = 0;
+    if (!block) block = half < 64 ? half : 64;
+    if (block < half) block = cbuf__power_from(1, block);
+    facts->block_rows = CBUF__AS(uint32_t, block);
+    facts->delta_count = options->delta_count;
+    facts->features |= CBUF__DELTA;
+    for (const cbuf_column *c = NULL; (c = cbuf__next_column(options, c)) != NULL; index++) {
+        const cbuf_delta *delta = NULL;
+        for (uint32_t k = 0; k < options->delta_count && !delta; k++)
+            if (!strcmp(c->name, options->deltas[k].name)) delta = options->deltas + k;
+        const char *fault = cbuf__add_column(codec, c, index, delta);
+        if (fault) return fault;
+    }
+    cbuf__place_columns(codec);
+    if (codec->deltas < options->delta_count)
+        return "a delta names no column, or one that another names";
+    return options->in_place ? "rows with delta columns cannot be in_place" : NULL;
+}
+
+/* Gives the handle, whose codec has the columns of the schema, the rest. The fault, or NULL. */
+CBUF__SLOW const char *cbuf__bind_deltas(
+    cbuf_ring *ring, unsigned char *base, const cbuf__facts *facts)
+{
+    cbuf__codec *codec = &ring->codec;
+    void *escapes = base + facts->escapes_offset, *bases = base + facts->bases_offset;
+    void *plane = base + facts->plane_offset;
+    cbuf__place_columns(codec);
+    if (codec->deltas != facts->delta_count) return "it has another number of delta columns";
+    if (codec->stored_bytes + (ring->dense ? 0u : 4u) > ring->stride)
+        return "its stored columns end beyond the stride";
+    codec->escapes = CBUF__AS(cbuf__word *, escapes);
+    codec->pages = codec->escapes + codec->deltas;
+    codec->bases = CBUF__AS(cbuf__word *, bases);
+    codec->plane = CBUF__AS(cbuf__word *, plane);
+    while (facts->block_rows >> codec->block_bits > 1) codec->block_bits++;
+    codec->chunk = CBUF__BUFFER / ring->stride;
+    if (codec->chunk > CBUF__CHUNK) codec->chunk = CBUF__CHUNK;
+    return NULL;
+}
+
+/* Delta column `index` in the order of the offsets, and how many of its values were escapes since
+ * the ring was made; either may be NULL. 0, or CBUF_EINVAL if there are not so many. */
+static inline int cbuf_delta_at(
+    const cbuf_ring *ring, uint32_t index, cbuf_delta *delta, uint64_t *escapes)
+{
+    cbuf_column column;
+    if (!ring->file) return CBUF_ENOTOPEN;
+    if (!ring->delta || index >= ring->codec.deltas) return CBUF_EINVAL;
+    const cbuf__packed *d = ring->codec.delta + index;
+    if (escapes) *escapes = cbuf__load_relaxed(ring->codec.escapes + index);
+    if (!delta) return 0;
+    int error = cbuf_column_at(ring, d->index, &column);
+    memcpy(delta->name, column.name, sizeof delta->name);
+    delta->bits = d->bits;
+    delta->step = 0;
+    if (d->real) cbuf__quotient(&d->multiple, &d->divisor, &delta->step);
+    return error;
+}
+
+/* The name of a delta column that is wanted and is not the ring's, or NULL. */
+CBUF__SLOW const char *cbuf__other_delta(const cbuf_ring *ring, const cbuf_options *options)
+{
+    for (uint32_t k = 0; k < options->delta_count; k++) {
+        const cbuf_delta *wants = options->deltas + k;
+        cbuf_delta there;
+        uint32_t i = 0;
+        memset(&there, 0, sizeof there);
+        while (!cbuf_delta_at(ring, i, &there, NULL) && strcmp(there.name, wants->name)) i++;
+        if (i == options->delta_count || there.bits != wants->bits ||
+            memcmp(&there.step, &wants->step, 8))
+            return wants->name;
+    }
+    return NULL;
 }
 #endif /* CBUF_DELTA_H */

@@ -92,7 +92,7 @@ static inline int64_t cbuf_rows_arm(cbuf_reader *reader, int fd, uint32_t n)
 {
     cbuf__drain(fd); /* before the look at the ring, so that what comes after it stays */
     for (;;) {
-        bool sure;
+        bool sure = true;
         uint64_t count;
         int64_t there = cbuf_wait(reader, n, 0);
         bool last = cbuf__load_acquire(&reader->ring->file->state) != CBUF__OPEN;

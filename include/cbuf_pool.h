@@ -58,7 +58,10 @@
  *     a slot) before allocation goes on to the next one: give it more slots than are in use.
  *   - A ring keeps the payloads of all its rows, so the pool needs more slots than the ring has
  *     rows. Rows with refs are written by cbuf_pool_write only, one at a time; what cbuf_write
- *     leaves behind is found when the next cbuf_pool_ring_open looks.
+ *     leaves behind is found when the ring is next opened for refs and nobody else has it so.
+ *   - Of several producers each has its own handle of pool and ring. A payload is in one row of
+ *     such a ring at a time. A row that was given up for a dead producer owns its payloads like
+ *     any other, until it is overwritten.
  *   - One thread at a time uses a handle; give each thread its own. Handles do not survive fork()
  *     (CBUF_EFORKED), and a child that lives on keeps its parent's locks alive.
  *
@@ -232,17 +235,21 @@ static inline int cbuf_pool_retain(cbuf_pool *pool, cbuf_ref ref);
  * if this handle does not hold it; CBUF_EINVAL. */
 static inline int cbuf_pool_release(cbuf_pool *pool, cbuf_ref ref);
 
-/* ---- rings whose rows own references: the producer's thread only ---- */
+/* ---- rings whose rows own references: a producer's thread, with its own handles ---- */
 
-/* Lets the ring (opened by cbuf_create or cbuf_create_in, one producer, with 1 to 8 columns of type
- * CBUF_REF at offsets that 8 divides) be a holder of the pool. A ring that was one before, under
- * the same path, goes on: what its rows own is counted anew, and what none of them owns is given
- * back. 0 or an error (CBUF_EBUSY if it is open already), see cbuf_pool_error. `pool` and `ring`
- * stay open and where they are. */
+/* Lets the ring (open to write, with 1 to 8 columns of type CBUF_REF at offsets that 8 divides) be
+ * a holder of the pool; each of several producers does so, by the same path, with a pool handle of
+ * its own. A ring that was one before, by the same path, goes on: the first to open it counts anew
+ * what its rows own, and gives back what none of them owns. 0 or an error, see cbuf_pool_error:
+ * CBUF_EBUSY if it is open already, by the one producer or with this handle; CBUF_EFEATURE for
+ * delta columns, CBUF_SPILL and rings with a log: a row that waits in a file, or is written again
+ * from it, could not tell what it owns. `pool` and `ring` stay open and where they are. */
 static inline int cbuf_pool_ring_open(cbuf_pool_ring *rows, cbuf_pool *pool, cbuf_ring *ring);
 /* Writes a row like cbuf_write. Each ref in it (0: none) must be held by the pool's handle, whose
  * reference goes to the row; what the row that is overwritten owned is given back. 1; if it
- * returns anything else (0, CBUF_ETIMEDOUT, CBUF_ENOTHELD ...) nothing has changed hands. */
+ * returns anything else (0, CBUF_ETIMEDOUT, CBUF_ENOTHELD ...) nothing has changed hands. In a ring
+ * of several producers CBUF_EINUSE: another row has the payload, or one that is being overwritten,
+ * or a dead producer had it in hand, until cbuf_pool_reclaim. */
 static inline int cbuf_pool_write(cbuf_pool_ring *rows, const void *row);
 /* Reads the next row like cbuf_read, for one reader of any process, and holds the payload of the
  * ref at `offset` in it before the cursor moves on: under CBUF_BLOCK and CBUF_DROP_NEWEST none is
@@ -253,7 +260,8 @@ static inline int cbuf_pool_read(
 /* Ends the use; the rows keep what they own. */
 static inline void cbuf_pool_ring_close(cbuf_pool_ring *rows);
 /* Gives back what all rows own, and ends the use: for a ring in memory, or one to be removed. How
- * many references. (cbuf_pool_reclaim does it for rings whose file is gone.) */
+ * many references; CBUF_EINUSE, and nothing done, while others of several producers have it open.
+ * (cbuf_pool_reclaim does it for rings whose file is gone.) */
 static inline int64_t cbuf_pool_ring_drop(cbuf_pool_ring *rows);
 
 /* ---- observing ---- */
@@ -285,7 +293,7 @@ static inline cbuf_ref cbuf_pool_next_held(
 
 #define CBUF__MAGIC_POOL "cbufpool"
 enum { CBUF__POOL_LINE = 64 }; /* the alignment of payloads */
-enum { CBUF__NOBODY = 0, CBUF__PROCESS = 1, CBUF__RING = 2 }; /* `kind` of a holder */
+enum { CBUF__NOBODY = 0, CBUF__PROCESS = 1, CBUF__RING = 2, CBUF__RING_OF_MANY = 3 }; /* `kind` */
 
 typedef struct cbuf__pool_region {
     uint64_t offset, bytes; /* of its slot 0 in the file; of a payload */
@@ -308,12 +316,16 @@ struct cbuf__pool_file {
     cbuf__pool_facts facts;
     unsigned char pad0[256 - sizeof(cbuf__pool_facts)];
     cbuf__word state; /* CBUF__OPEN or CBUF__RETIRED */
-    unsigned char pad1[256 - 8];
-}; /* then: holders, counts (8 bytes for each holder and slot), XXL, XS, S, M, L, XL */
+    cbuf__word rings; /* in memory: 1: locked, see cbuf__lock_rings */
+    unsigned char pad1[256 - 2 * 8];
+}; /* then: holders, counts (8 bytes for each holder and slot; of a ring of many producers: owners,
+      see [pool-rows]), XXL, XS, S, M, L, XL */
 
 struct cbuf__holder {
     cbuf__word owned; /* 1: taken; written by who has the lock of its byte of the file */
-    cbuf__word kind, pid, started_ns, unused[4];
+    cbuf__word kind, pid, started_ns;
+    cbuf__word users; /* of a ring of many producers, in memory: how many have it open */
+    cbuf__word unused[3];
     cbuf__word name[CBUF_HOLDER_BYTES / 8];
 };
 
@@ -352,6 +364,30 @@ CBUF__INLINE uint32_t cbuf__ref_kind(cbuf_ref ref)
 }
 CBUF__INLINE uint32_t cbuf__ref_index(cbuf_ref ref) { return CBUF__AS(uint32_t, ref & 0xffffff); }
 
+/* An owner's word, see [pool-rows]:
+ *   | generation mod 2^26, 26 bits | step, 3 | holder, 5 | place, 30 |       0: nobody */
+enum { CBUF__TAKEN = 1, CBUF__WRITING = 2, CBUF__OWNED = 3, CBUF__DROPPING = 4 }; /* steps */
+CBUF__INLINE uint64_t cbuf__owner(uint64_t ref, uint64_t step, uint64_t holder, uint64_t place)
+{
+    return (ref >> 32) << 38 | step << 35 | holder << 30 | place;
+}
+CBUF__INLINE uint64_t cbuf__step_of(uint64_t owner) { return owner >> 35 & 7; }
+CBUF__INLINE bool cbuf__is_in_hand(uint64_t owner, uint64_t holder)
+{
+    uint64_t step = cbuf__step_of(owner);
+    return step && step != CBUF__OWNED && (owner >> 30 & 31) == holder;
+}
+CBUF__INLINE bool cbuf__is_of_place(uint64_t owner, uint64_t place)
+{
+    uint64_t step = cbuf__step_of(owner);
+    bool placed = step == CBUF__WRITING || step == CBUF__OWNED;
+    return placed && (owner & 0x3fffffff) == place;
+}
+CBUF__INLINE bool cbuf__speaks_of(uint64_t owner, uint64_t ref_or_state)
+{
+    return owner >> 38 == (ref_or_state >> 32 & 0x3ffffff);
+}
+
 CBUF__INLINE struct cbuf__pool_slot *cbuf__slot_at(const cbuf__pool_class *c, uint32_t index)
 {
     void *slot = c->slots + CBUF__AS(size_t, index) * c->stride;
@@ -368,31 +404,38 @@ CBUF__INLINE struct cbuf__pool_slot *cbuf__slot_of(
     return cbuf__slot_at(&pool->classes[kind], index);
 }
 
-/* Takes slot `index` if it is free. */
-CBUF__INLINE bool cbuf__claim_slot(cbuf_pool *pool, uint32_t kind, uint32_t index, cbuf_ref *ref)
+/* Takes slot `index` if it is free; `state` is its state, or a guess. */
+CBUF__INLINE bool cbuf__claim_slot(
+    cbuf_pool *pool, uint32_t kind, uint32_t index, uint64_t state, cbuf_ref *ref)
 {
     cbuf__pool_class *c = &pool->classes[kind];
     struct cbuf__pool_slot *slot = cbuf__slot_at(c, index);
-    uint64_t state = cbuf__load_relaxed(&slot->state);
-    uint64_t taken = (CBUF__AS(uint64_t, cbuf__generation(state) + 1) << 32) | pool->self.bit;
-    if (CBUF__AS(uint32_t, state)) return false;
-    if (!cbuf__compare_exchange_acq_rel(&slot->state, &state, taken)) return false; /* P1 <- P2 */
+    uint64_t taken;
+    do {
+        if (CBUF__AS(uint32_t, state)) return false;
+        taken = (CBUF__AS(uint64_t, cbuf__generation(state) + 1) << 32) | pool->self.bit;
+    } while (!cbuf__compare_exchange_acq_rel(&slot->state, &state, taken)); /* P1 <- P2 */
     pool->self.held[c->first + index] = cbuf__free_state(taken) | 1;
     *ref = cbuf__ref_of(taken, kind, index);
     return true;
 }
-/* Takes a free slot of a class: the one that was freed here last, whose lines are at hand, or the
- * next one in turn, which is mostly free: slots are given back in the order they were taken. */
+/* Takes a free slot of a class: the one that was freed here last, whose lines are at hand and whose
+ * state need not be loaded if nobody has had it since (16 against 21 ns); or the next one in turn,
+ * which is mostly free: slots are given back in the order they were taken. */
 CBUF__INLINE bool cbuf__take_free(cbuf_pool *pool, uint32_t kind, cbuf_ref *ref)
 {
     cbuf__pool_class *c = &pool->classes[kind];
     uint32_t hot = c->hot;
-    c->hot = UINT32_MAX;
-    if (hot < c->count && cbuf__claim_slot(pool, kind, hot, ref)) return true;
+    if (hot < c->count) {
+        uint64_t guess = cbuf__free_state(pool->self.held[c->first + hot]);
+        c->hot = UINT32_MAX;
+        if (cbuf__claim_slot(pool, kind, hot, guess, ref)) return true;
+    }
     for (uint32_t n = 0; n < c->count; n++) {
         uint32_t index = c->next;
+        uint64_t state = cbuf__load_relaxed(&cbuf__slot_at(c, index)->state);
         c->next = index + 1 < c->count ? index + 1 : 0;
-        if (cbuf__claim_slot(pool, kind, index, ref)) return true;
+        if (cbuf__claim_slot(pool, kind, index, state, ref)) return true;
     }
     return false;
 }
@@ -408,20 +451,33 @@ CBUF__SLOW void cbuf__free_large(cbuf_pool *pool, uint32_t index, uint64_t state
     cbuf__unmake_large(pool, index);
     cbuf__store_release(&slot->state, cbuf__free_state(state)); /* P2 */
 }
-/* Takes a holder's bit away, if it is there. 1: it was the last; 0; or CBUF_ENOTHELD. */
-CBUF__SLOW int cbuf__clear_bit(cbuf_pool *pool, uint32_t kind, uint32_t index, uint64_t bit)
+/* Takes a holder's bit away, if it is there and the payload is the one that an owner's word speaks
+ * of (0: any). 1: it was the last; 0; or CBUF_ENOTHELD. */
+CBUF__SLOW int cbuf__clear_bit(
+    cbuf_pool *pool, uint32_t kind, uint32_t index, uint64_t bit, uint64_t owner)
 {
     struct cbuf__pool_slot *slot = cbuf__slot_at(&pool->classes[kind], index);
     uint64_t state = cbuf__load_relaxed(&slot->state), left;
     bool last;
     do {
-        if (!(state & bit)) return CBUF_ENOTHELD;
+        if (!(state & bit) || (owner && !cbuf__speaks_of(owner, state))) return CBUF_ENOTHELD;
         left = state & ~bit;
         last = !(left & CBUF__HOLDERS);
         if (last && kind == CBUF_XXL) left = state | CBUF__GOING;
     } while (!cbuf__compare_exchange_acq_rel(&slot->state, &state, left)); /* P2 */
     if (last && kind == CBUF_XXL) cbuf__free_large(pool, index, left);
     return last;
+}
+
+/* The same for a bit that is sure to be there. */
+CBUF__INLINE int cbuf__drop_bit(cbuf_pool *pool, uint32_t kind, uint32_t index, uint64_t bit)
+{
+    if (CBUF__UNLIKELY(kind == CBUF_XXL)) return cbuf__clear_bit(pool, kind, index, bit, 0);
+    cbuf__word *state = &cbuf__slot_at(&pool->classes[kind], index)->state;
+    uint64_t before = cbuf__fetch_add_acq_rel(state, 0 - bit); /* P2 */
+    if ((before & CBUF__HOLDERS) != bit) return 0;
+    pool->classes[kind].hot = index;
+    return 1;
 }
 
 /* Whether a keeper holds the payload of a ref: 0 with its slot's number, or an error. */
@@ -436,16 +492,11 @@ CBUF__INLINE int cbuf__is_held(
 /* Gives back one of a keeper's references. */
 CBUF__INLINE int cbuf__give_back(cbuf_pool *pool, cbuf__keeper *keeper, cbuf_ref ref)
 {
-    uint32_t number, kind = cbuf__ref_kind(ref), index = cbuf__ref_index(ref);
+    uint32_t number;
     int error = cbuf__is_held(pool, keeper, ref, &number);
     if (CBUF__UNLIKELY(error)) return error;
     if (CBUF__AS(uint32_t, --keeper->held[number])) return 0;
-    if (CBUF__UNLIKELY(kind == CBUF_XXL)) return cbuf__clear_bit(pool, kind, index, keeper->bit);
-    cbuf__word *state = &cbuf__slot_at(&pool->classes[kind], index)->state;
-    uint64_t before = cbuf__fetch_add_acq_rel(state, 0 - keeper->bit); /* P2 */
-    if ((before & CBUF__HOLDERS) != keeper->bit) return 0;
-    pool->classes[kind].hot = index;
-    return 1;
+    return cbuf__drop_bit(pool, cbuf__ref_kind(ref), cbuf__ref_index(ref), keeper->bit);
 }
 
 /* Moves a reference from one keeper to another, both of the calling thread, in one step: at no
@@ -475,7 +526,7 @@ CBUF__SLOW int64_t cbuf__pool_sweep(cbuf_pool *pool, uint32_t holder)
     for (uint32_t kind = 0; kind < CBUF_POOL_CLASSES; kind++)
         for (uint32_t i = 0; i < pool->classes[kind].count; i++)
             if (cbuf__load_relaxed(&cbuf__slot_at(&pool->classes[kind], i)->state) & bit)
-                cleared += cbuf__clear_bit(pool, kind, i, bit) >= 0;
+                cleared += cbuf__clear_bit(pool, kind, i, bit, 0) >= 0;
     return cleared;
 }
 
@@ -613,53 +664,149 @@ CBUF__INLINE void cbuf__unlock_holder(const cbuf_pool *pool, uint32_t index)
     if (!pool->in_memory) cbuf__lock(pool->carrier.fd, CBUF__UNLOCK, index, false);
 }
 
-/* Takes entry `index` if it is of that kind (and, a ring's, of that name): by the lock of its byte
+CBUF__SLOW bool cbuf__is_ring(const struct cbuf__holder *holder)
+{
+    return cbuf__kind_of_holder(holder) >= CBUF__RING;
+}
+CBUF__SLOW bool cbuf__is_the_ring(const struct cbuf__holder *holder, const char *name)
+{
+    return cbuf__is_ring(holder) && cbuf__has_name(holder, name);
+}
+
+/* Only one at a time lets a ring be a holder, or ends one, or settles what a dead producer had in
+ * hand of any: who has this lock, for some microseconds. Who is stopped then holds up others who
+ * want it, and nobody who writes or reads. `tries`: 50 us apart. */
+CBUF__SLOW bool cbuf__lock_rings(cbuf_pool *pool, int tries)
+{
+    for (uint64_t nobody = 0; tries-- > 0; nobody = 0) {
+        bool locked = pool->in_memory
+            ? cbuf__compare_exchange_acq_rel(&pool->file->rings, &nobody, 1)
+            : !cbuf__lock(pool->carrier.fd, CBUF__EXCLUSIVE, CBUF_MAX_HOLDERS, false);
+        if (locked) return true;
+        if (tries && !cbuf__rest(1000000)) cbuf__pause();
+    }
+    return false;
+}
+CBUF__SLOW void cbuf__unlock_rings(cbuf_pool *pool)
+{
+    if (pool->in_memory) cbuf__store_release(&pool->file->rings, 0);
+    else cbuf__lock(pool->carrier.fd, CBUF__UNLOCK, CBUF_MAX_HOLDERS, false);
+}
+
+/* What an entry has for each slot: how often a holder holds it, or a ring's owner of it. */
+CBUF__INLINE uint64_t *cbuf__counts_of(const cbuf_pool *pool, uint32_t index)
+{
+    void *counts = CBUF__AS(unsigned char *, CBUF__AS(void *, cbuf__holder_at(pool, 0))) +
+        CBUF__AS(size_t, pool->max_holders) * sizeof(struct cbuf__holder) +
+        CBUF__AS(size_t, pool->slots) * 8 * index;
+    return CBUF__AS(uint64_t *, counts);
+}
+CBUF__INLINE cbuf__word *cbuf__owner_at(uint64_t *owners, uint32_t number)
+{
+    void *word = owners + number;
+    return CBUF__AS(cbuf__word *, word);
+}
+
+/* Ends what a dead producer had begun with a slot of a ring of many: what is on the way in or out
+ * goes back, what it was writing is the place's. Somebody may be overwriting that and take it. How
+ * many references it gave back. */
+CBUF__SLOW int64_t cbuf__settle(
+    cbuf_pool *pool, uint32_t ring, uint32_t kind, uint32_t index, uint32_t dead)
+{
+    cbuf__word *owner =
+        cbuf__owner_at(cbuf__counts_of(pool, ring), pool->classes[kind].first + index);
+    uint64_t was = cbuf__load_acquire(owner), left = 0;
+    bool given_back = false;
+    if (!cbuf__is_in_hand(was, dead)) return 0;
+    if (cbuf__step_of(was) == CBUF__WRITING)
+        left = (was & ~cbuf__owner(0, 7, 31, 0)) | cbuf__owner(0, CBUF__OWNED, 0, 0);
+    else
+        given_back = cbuf__clear_bit(pool, kind, index, CBUF__AS(uint64_t, 1) << ring, was) >= 0;
+    cbuf__compare_exchange_acq_rel(owner, &was, left);
+    return given_back;
+}
+/* Gives back all that a dead holder held, and what it had in hand of rings before that. The caller
+ * has its lock, and that of the rings. */
+CBUF__SLOW int64_t cbuf__bury(cbuf_pool *pool, uint32_t dead)
+{
+    int64_t given_back = 0;
+    for (uint32_t ring = 0; ring < pool->max_holders; ring++) {
+        if (cbuf__kind_of_holder(cbuf__holder_at(pool, ring)) != CBUF__RING_OF_MANY) continue;
+        for (uint32_t kind = 0; kind < CBUF_POOL_CLASSES; kind++)
+            for (uint32_t i = 0; i < pool->classes[kind].count; i++)
+                given_back += cbuf__settle(pool, ring, kind, i, dead);
+    }
+    return given_back + cbuf__pool_sweep(pool, dead);
+}
+
+/* Takes entry `index` if it is of that kind, or a ring's of that name: by the lock of its byte
  * in a file, whose owner may be dead; by a compare-exchange in memory. */
 CBUF__SLOW bool cbuf__enter(cbuf_pool *pool, uint32_t index, uint64_t kind, const char *name)
 {
     struct cbuf__holder *holder = cbuf__holder_at(pool, index);
-    uint64_t nobody = 0;
-    if (pool->mine >> index & 1 || cbuf__kind_of_holder(holder) != kind) return false;
-    if (kind == CBUF__RING && !cbuf__has_name(holder, name)) return false;
+    uint64_t nobody = 0, is = cbuf__kind_of_holder(holder);
+    bool ring = kind == CBUF__RING;
+    if (pool->mine >> index & 1 || (ring ? !cbuf__is_the_ring(holder, name) : is != kind))
+        return false;
+    if (pool->in_memory && ring) return is == kind || !cbuf__load_acquire(&holder->users);
     if (pool->in_memory)
-        return kind == CBUF__RING || (kind == CBUF__NOBODY &&
-            cbuf__compare_exchange_acq_rel(&holder->owned, &nobody, 1));
+        return !kind && cbuf__compare_exchange_acq_rel(&holder->owned, &nobody, 1);
     if (!cbuf__lock_holder(pool, index)) return false;
-    if (cbuf__kind_of_holder(holder) == kind) return true; /* still, and now it stays so */
+    if (cbuf__kind_of_holder(holder) == is) return true; /* still, and now it stays so */
     cbuf__unlock_holder(pool, index);
     return false;
 }
+/* The same for a dead one's, which is swept: all of it, before the entry is anyone's again. */
+CBUF__SLOW bool cbuf__inherit(cbuf_pool *pool, uint32_t index, bool has_rings_lock)
+{
+    if (!cbuf__enter(pool, index, CBUF__PROCESS, NULL)) return false;
+    bool locked = has_rings_lock || cbuf__lock_rings(pool, 1000);
+    if (locked) cbuf__bury(pool, index);
+    if (locked) cbuf__store_release(&cbuf__holder_at(pool, index)->owned, 0);
+    if (locked && !has_rings_lock) cbuf__unlock_rings(pool);
+    if (!locked) cbuf__unlock_holder(pool, index);
+    return locked;
+}
 
-/* Becomes a holder: 0, with *keeper filled in, or CBUF_ESLOTS. A ring's own entry is taken up
- * again; else one that is free; else one whose holder has died, after that was swept. */
+/* Finds an entry for a holder: its number, or an error. A ring's own entry is taken up again; else
+ * one that is free; else one whose holder has died. */
+CBUF__SLOW int cbuf__find_entry(cbuf_pool *pool, uint64_t kind, const char *name)
+{
+    bool ring = kind != CBUF__PROCESS;
+    int last = CBUF__AS(int, pool->max_holders);
+    for (int k = 0; ring && k < last; k++) {
+        uint32_t index = CBUF__AS(uint32_t, k);
+        if (cbuf__enter(pool, index, CBUF__RING, name)) return k;
+        if (cbuf__is_the_ring(cbuf__holder_at(pool, index), name))
+            return cbuf__fail(&pool->carrier, CBUF_EBUSY, "the ring is open for refs already");
+    }
+    for (int k = 0; k < last; k++)
+        if (cbuf__enter(pool, CBUF__AS(uint32_t, k), CBUF__NOBODY, NULL)) return k;
+    for (int k = 0; k < last; k++)
+        if (cbuf__inherit(pool, CBUF__AS(uint32_t, k), ring)) return k;
+    return cbuf__fail_with(&pool->carrier, CBUF_ESLOTS, "the number of holders",
+        pool->max_holders, "the limit is ", pool->max_holders);
+}
+CBUF__SLOW void cbuf__keep(cbuf_pool *pool, uint32_t index, cbuf__keeper *keeper)
+{
+    keeper->bit = CBUF__AS(uint64_t, 1) << index;
+    keeper->index = index;
+    keeper->held = cbuf__counts_of(pool, index);
+    pool->mine |= 1u << index;
+}
+
+/* Becomes a holder: 0, with *keeper filled in, or an error. The owners of a ring of many producers
+ * are kept: some may be in the hands of the dead. */
 CBUF__SLOW int cbuf__join(cbuf_pool *pool, uint64_t kind, const char *name, cbuf__keeper *keeper)
 {
-    const uint64_t order[] = { CBUF__RING, CBUF__NOBODY, CBUF__PROCESS };
     unsigned char text[CBUF_HOLDER_BYTES] = { 0 };
-    uint32_t k = 0, pass = kind == CBUF__RING ? 0 : 1;
     size_t length = strlen(name);
-    while (!cbuf__enter(pool, k, order[pass], name)) {
-        const struct cbuf__holder *other = cbuf__holder_at(pool, k);
-        if (!pass && cbuf__kind_of_holder(other) == CBUF__RING && cbuf__has_name(other, name))
-            return cbuf__fail(&pool->carrier, CBUF_EBUSY, "the ring is open for refs already");
-        if (++k < pool->max_holders) continue;
-        k = 0;
-        if (++pass == 3)
-            return cbuf__fail_with(&pool->carrier, CBUF_ESLOTS, "the number of holders",
-                pool->max_holders, "the limit is ", pool->max_holders);
-    }
-    struct cbuf__holder *holder = cbuf__holder_at(pool, k);
-    if (order[pass] == CBUF__PROCESS) { /* all of it, before the entry is anyone's again */
-        cbuf__pool_sweep(pool, k);
-        cbuf__store_release(&holder->owned, 0);
-    }
-    keeper->bit = CBUF__AS(uint64_t, 1) << k;
-    keeper->index = k;
-    void *counts = CBUF__AS(unsigned char *, CBUF__AS(void *, cbuf__holder_at(pool, 0))) +
-        CBUF__AS(size_t, pool->max_holders) * sizeof *holder +
-        CBUF__AS(size_t, pool->slots) * 8 * k;
-    keeper->held = CBUF__AS(uint64_t *, counts);
-    memset(counts, 0, CBUF__AS(size_t, pool->slots) * 8);
+    int k = cbuf__find_entry(pool, kind, name);
+    if (k < 0) return k;
+    cbuf__keep(pool, CBUF__AS(uint32_t, k), keeper);
+    struct cbuf__holder *holder = cbuf__holder_at(pool, keeper->index);
+    if (kind != CBUF__RING_OF_MANY || cbuf__kind_of_holder(holder) != kind)
+        memset(keeper->held, 0, CBUF__AS(size_t, pool->slots) * 8);
     memcpy(text, name, length < sizeof text ? length : sizeof text - 1);
     cbuf__words_in(holder->name, text, sizeof text / 8);
 #ifndef CBUF_NO_OS
@@ -667,16 +814,18 @@ CBUF__SLOW int cbuf__join(cbuf_pool *pool, uint64_t kind, const char *name, cbuf
 #endif
     cbuf__store_relaxed(&holder->started_ns, CBUF__AS(uint64_t, cbuf__now_ns(CBUF__REALTIME)));
     cbuf__store_relaxed(&holder->kind, kind);
+    cbuf__store_relaxed(&holder->users, 0);
     cbuf__store_release(&holder->owned, 1);
-    pool->mine |= 1u << k;
     return 0;
 }
 
-/* Gives back all that an entry holds, and then the entry. The caller has its lock. */
+/* Gives back all that an entry holds, and then the entry. The caller has its lock, and that of the
+ * rings unless the entry is its own, and has nothing in hand. */
 CBUF__SLOW int64_t cbuf__dismiss(cbuf_pool *pool, uint32_t index)
 {
     struct cbuf__holder *holder = cbuf__holder_at(pool, index);
-    int64_t given_back = cbuf__pool_sweep(pool, index);
+    bool own = pool->mine >> index & 1;
+    int64_t given_back = own ? cbuf__pool_sweep(pool, index) : cbuf__bury(pool, index);
     cbuf__store_relaxed(&holder->kind, CBUF__NOBODY);
     cbuf__store_release(&holder->owned, 0);
     return given_back;
@@ -695,25 +844,30 @@ CBUF__SLOW bool cbuf__may_be_gone(const struct cbuf__holder *holder)
 {
     char name[CBUF_HOLDER_BYTES];
     struct stat file;
-    uint64_t kind = cbuf__kind_of_holder(holder);
-    if (kind != CBUF__RING) return kind == CBUF__PROCESS;
+    if (!cbuf__is_ring(holder)) return cbuf__kind_of_holder(holder) == CBUF__PROCESS;
     cbuf__name_of(holder, name);
     return name[0] == '/' && lstat(name, &file) && errno == ENOENT;
 }
-CBUF__SLOW int64_t cbuf__reclaim(cbuf_pool *pool)
+CBUF__SLOW int64_t cbuf__reclaim(cbuf_pool *pool, int tries)
 {
     int64_t given_back = 0;
     for (uint32_t k = 0; !pool->in_memory && k < pool->max_holders; k++) {
         struct cbuf__holder *holder = cbuf__holder_at(pool, k);
         if (pool->mine >> k & 1 || !cbuf__may_be_gone(holder) || !cbuf__lock_holder(pool, k))
             continue;
-        if (cbuf__may_be_gone(holder)) given_back += cbuf__dismiss(pool, k);
+        if (cbuf__may_be_gone(holder) && cbuf__lock_rings(pool, tries)) {
+            given_back += cbuf__dismiss(pool, k);
+            cbuf__unlock_rings(pool);
+        }
         cbuf__unlock_holder(pool, k);
     }
     return given_back;
 }
 #else
-CBUF__SLOW int64_t cbuf__reclaim(cbuf_pool *pool) { return (void)pool, 0; }
+CBUF__SLOW int64_t cbuf__reclaim(cbuf_pool *pool, int tries)
+{
+    return (void)pool, (void)tries, 0;
+}
 #endif
 
 /* ============================================================================ [pool-use] ==== */
@@ -769,7 +923,7 @@ CBUF__SLOW int cbuf__allocate_slowly(
     int64_t now = cbuf__now_ns(CBUF__MONOTONIC);
     if (error == CBUF_EEMPTY && (!pool->reclaimed_ns || now - pool->reclaimed_ns >= 1000000)) {
         pool->reclaimed_ns = now;
-        if (cbuf__reclaim(pool) && cbuf__allocate(pool, bytes, type, ref)) return 0;
+        if (cbuf__reclaim(pool, 1) && cbuf__allocate(pool, bytes, type, ref)) return 0;
         error = cbuf__allocate_large(pool, bytes, type, ref);
     }
     if (error) *ref = 0;
@@ -1080,7 +1234,7 @@ static inline int cbuf_pool_attach_in(
 static inline int64_t cbuf_pool_reclaim(cbuf_pool *pool)
 {
     int error = cbuf__pool_usable(pool);
-    return error ? error : cbuf__reclaim(pool);
+    return error ? error : cbuf__reclaim(pool, 1000);
 }
 
 /* Opens and maps the pool at the carrier's path, after its facts were read, once, and checked. */
@@ -1265,11 +1419,29 @@ static inline int cbuf_pool_create(cbuf_pool *pool, const cbuf_pool_options *opt
  * the old ones back. Wherever a producer dies, each reference that the ring holds is in a place, or
  * in none: cbuf_pool_ring_open counts the places' anew and gives the others back.
  *
- * MANY PRODUCERS: the same holds if the one who claimed a row reads and gives back what was in its
- * place. It needs the claimed sequence number before the row is written, where cbuf_write has only
- * `ring->next`; counts of the ring that several can raise; and each producer's pool handle. Until
- * then a ring that has features which are not known here is refused. */
-#define CBUF__REF_RINGS (CBUF__DENSE | CBUF__SHARED_TAIL | CBUF__LOCKED)
+ * MANY PRODUCERS cannot stop for a count when one of them has died. So there is none: a payload is
+ * in one row at a time, for which the ring's bit stands in its state, and a word for each slot, its
+ * owner, says in whose hands that is. It goes round like this; the bit is set and cleared by who
+ * has the word in hand.
+ *
+ *       owner                                                                            the bit
+ *       nobody
+ *   H1  taken: by producer h, of its own references; then h claims a row                 gets set
+ *   H2  writing: by h, to place p, whose old payloads are dropped by then; then h writes
+ *       the row and publishes it
+ *   H3  owned: by place p
+ *   H4  dropping: by producer k, who has claimed the next row of place p; from H3, or      gets
+ *       from H2, as h may not have come to H3 yet                                          cleared
+ *       nobody
+ *
+ * A claimed place is its claimer's, who finds what it owns by the ref columns if its row was
+ * published (P1 of [many]: all of it is seen), and by a look at all owners if it was given up. When
+ * h dies, whoever has the lock of its entry goes on for it (cbuf__settle): from H1, H4 to nobody,
+ * from H2 to H3: the row is published, or will be given up, and owns its payloads either way. h may
+ * also be slow, and find at H3 that the payload was dropped, or after H4 that its slot is free and
+ * was taken again, which the generation in the word tells: hence the compare-exchanges. At H2 and
+ * H4 nobody else may change the word. Nobody waits for another. */
+#define CBUF__REF_RINGS (CBUF__DENSE | CBUF__SHARED_TAIL | CBUF__LOCKED | CBUF__MANY)
 
 CBUF__INLINE cbuf_ref cbuf__ref_at(const cbuf_pool_ring *rows, uint64_t place, uint32_t column)
 {
@@ -1315,7 +1487,83 @@ CBUF__SLOW void cbuf__recount(cbuf_pool_ring *rows)
     for (uint32_t kind = 0; kind < CBUF_POOL_CLASSES; kind++)
         for (uint32_t i = 0; i < pool->classes[kind].count; i++)
             if (!self->held[pool->classes[kind].first + i])
-                cbuf__clear_bit(pool, kind, i, self->bit);
+                cbuf__clear_bit(pool, kind, i, self->bit, 0);
+}
+
+/* Gives back what a place owns in a slot, for who has claimed that place. */
+CBUF__INLINE void cbuf__drop_owned(
+    cbuf_pool_ring *rows, uint32_t kind, uint32_t index, uint64_t place)
+{
+    cbuf_pool *pool = rows->pool;
+    cbuf__word *owner = cbuf__owner_at(rows->self.held, pool->classes[kind].first + index);
+    uint64_t was = cbuf__load_acquire(owner);
+    if (!cbuf__is_of_place(was, place)) return;
+    uint64_t mine = cbuf__owner(was >> 6, CBUF__DROPPING, pool->self.index, 0);
+    cbuf__store_release(owner, mine); /* H4: the place is its claimer's */
+    cbuf__drop_bit(pool, kind, index, rows->self.bit);
+    cbuf__compare_exchange_acq_rel(owner, &mine, 0); /* unless it is used again */
+}
+
+/* Whether the row in a place owns a payload as its columns say. */
+CBUF__SLOW bool cbuf__row_owns(const cbuf_pool_ring *rows, uint64_t place, cbuf_ref ref)
+{
+    uint64_t claim = cbuf__claimed(rows->ring), ago = (claim - 1 - place) & rows->ring->mask;
+    if (ago >= claim || cbuf__is_aborted(rows->ring, claim - 1 - ago)) return false;
+    for (uint32_t c = 0; c < rows->columns; c++)
+        if (cbuf__ref_at(rows, place, c) == ref) return true;
+    return false;
+}
+/* Gives back what the ring holds beyond what its places own, while nobody else has it open. What a
+ * dead producer had in hand stays there. */
+CBUF__SLOW void cbuf__recount_owners(cbuf_pool_ring *rows)
+{
+    for (uint32_t kind = 0; kind < CBUF_POOL_CLASSES; kind++) {
+        cbuf__pool_class *c = &rows->pool->classes[kind];
+        for (uint32_t i = 0; i < c->count; i++) {
+            cbuf__word *owner = cbuf__owner_at(rows->self.held, c->first + i);
+            uint64_t is = cbuf__load_acquire(owner);
+            uint64_t state = cbuf__load_relaxed(&cbuf__slot_at(c, i)->state);
+            if (is && cbuf__step_of(is) != CBUF__OWNED) continue;
+            if (is && cbuf__row_owns(rows, is & 0x3fffffff, cbuf__ref_of(state, kind, i))) continue;
+            cbuf__clear_bit(rows->pool, kind, i, rows->self.bit, 0);
+            cbuf__store_release(owner, 0);
+        }
+    }
+}
+
+/* Takes part in the entry of a ring of many that other producers have open for refs. */
+CBUF__SLOW bool cbuf__share_ring(cbuf_pool_ring *rows, const char *name)
+{
+    cbuf_pool *pool = rows->pool;
+    for (uint32_t k = 0; k < pool->max_holders; k++) {
+        const struct cbuf__holder *holder = cbuf__holder_at(pool, k);
+        if (pool->mine >> k & 1 || cbuf__kind_of_holder(holder) != CBUF__RING_OF_MANY ||
+            !cbuf__has_name(holder, name)) continue;
+        if (pool->in_memory && !cbuf__load_acquire(&holder->users)) return false;
+        if (!pool->in_memory && (cbuf__lock(pool->carrier.fd, CBUF__SHARED, k, false) ||
+                                    cbuf__lock_holder(pool, k))) {
+            cbuf__unlock_holder(pool, k);
+            return false;
+        }
+        cbuf__keep(pool, k, &rows->self);
+        return true;
+    }
+    return false;
+}
+/* Lets a ring be a holder. The caller has the lock of the rings. */
+CBUF__SLOW int cbuf__join_ring(cbuf_pool_ring *rows, const char *name)
+{
+    cbuf_pool *pool = rows->pool;
+    bool many = rows->ring->many, alone = !many || !cbuf__share_ring(rows, name);
+    uint64_t kind = many ? CBUF__RING_OF_MANY : CBUF__RING;
+    int error = alone ? cbuf__join(pool, kind, name, &rows->self) : 0;
+    if (error) return error;
+    if (!many) cbuf__recount(rows);
+    else if (alone) cbuf__recount_owners(rows);
+    if (many && pool->in_memory)
+        cbuf__fetch_add_acq_rel(&cbuf__holder_at(pool, rows->self.index)->users, 1);
+    else if (many) cbuf__lock(pool->carrier.fd, CBUF__SHARED, rows->self.index, false);
+    return 0;
 }
 
 static inline int cbuf_pool_ring_open(cbuf_pool_ring *rows, cbuf_pool *pool, cbuf_ring *ring)
@@ -1330,6 +1578,8 @@ static inline int cbuf_pool_ring_open(cbuf_pool_ring *rows, cbuf_pool *pool, cbu
     if (ring->file->facts.features & ~CBUF__AS(uint64_t, CBUF__REF_RINGS))
         return cbuf__fail_with(&pool->carrier, CBUF_EFEATURE, "the ring's word of features",
             ring->file->facts.features, "refs are known with ", CBUF__REF_RINGS);
+    if (ring->hook || ring->options.on_full == CBUF_SPILL)
+        return cbuf__fail(&pool->carrier, CBUF_EFEATURE, "rows in a log can own nothing");
     rows->pool = pool;
     rows->ring = ring;
     error = cbuf__find_refs(rows);
@@ -1338,9 +1588,13 @@ static inline int cbuf_pool_ring_open(cbuf_pool_ring *rows, cbuf_pool *pool, cbu
     if (!error && text.full)
         error = cbuf__fail_with(&pool->carrier, CBUF_EINVAL, "the length of the ring's path",
             strlen(ring->path), "the limit is ", sizeof name - 1);
-    if (!error) error = cbuf__join(pool, CBUF__RING, name, &rows->self);
+    if (!error && !cbuf__lock_rings(pool, 1000))
+        error = cbuf__fail(&pool->carrier, CBUF_EBUSY, "somebody else is opening a ring");
+    else if (!error) {
+        error = cbuf__join_ring(rows, name);
+        cbuf__unlock_rings(pool);
+    }
     if (error) rows->pool = NULL;
-    else cbuf__recount(rows);
     return error;
 }
 
@@ -1359,6 +1613,101 @@ CBUF__INLINE int cbuf__hand_row(
     return 0;
 }
 
+/* The same for a ring of many producers. */
+CBUF__INLINE int cbuf__give_in(cbuf_pool_ring *rows, cbuf_ref ref)
+{
+    cbuf_pool *pool = rows->pool;
+    uint32_t number;
+    int error = cbuf__is_held(pool, &pool->self, ref, &number);
+    if (CBUF__UNLIKELY(error)) return error;
+    cbuf__word *owner = cbuf__owner_at(rows->self.held, number);
+    uint64_t was = cbuf__load_acquire(owner);
+    do {
+        if (was && cbuf__speaks_of(was, ref)) return CBUF_EINUSE;
+    } while (!cbuf__compare_exchange_acq_rel(
+        owner, &was, cbuf__owner(ref, CBUF__TAKEN, pool->self.index, 0))); /* H1 */
+    bool last = !CBUF__AS(uint32_t, --pool->self.held[number]);
+    cbuf__fetch_add_acq_rel(&cbuf__slot_of(pool, ref, &number)->state,
+        rows->self.bit - (last ? pool->self.bit : 0));
+    if (CBUF__UNLIKELY(last && cbuf__ref_kind(ref) == CBUF_XXL))
+        cbuf__unmap_large(pool, cbuf__ref_index(ref));
+    return 0;
+}
+CBUF__SLOW void cbuf__take_out(cbuf_pool_ring *rows, cbuf_ref ref)
+{
+    cbuf__keeper *self = &rows->pool->self;
+    uint32_t number;
+    struct cbuf__pool_slot *slot = cbuf__slot_of(rows->pool, ref, &number);
+    if (!slot) return;
+    bool first = !CBUF__AS(uint32_t, self->held[number]);
+    self->held[number] = first ? cbuf__free_state(ref) | 1 : self->held[number] + 1;
+    cbuf__fetch_add_acq_rel(&slot->state, (first ? self->bit : 0) - rows->self.bit);
+    cbuf__store_release(cbuf__owner_at(rows->self.held, number), 0);
+}
+
+/* Gives back what the row a lap before the claimed one owns. */
+CBUF__INLINE void cbuf__drop_row(cbuf_pool_ring *rows, uint64_t sequence)
+{
+    const cbuf_ring *ring = rows->ring;
+    uint64_t place = sequence & ring->mask;
+    uint32_t number;
+    if (sequence < ring->capacity) return;
+    if (CBUF__LIKELY(!cbuf__is_aborted(ring, sequence - ring->capacity))) { /* [many]'s P1 */
+        for (uint32_t c = 0; c < rows->columns; c++) {
+            cbuf_ref ref = cbuf__ref_at(rows, place, c);
+            if (cbuf__slot_of(rows->pool, ref, &number))
+                cbuf__drop_owned(rows, cbuf__ref_kind(ref), cbuf__ref_index(ref), place);
+        }
+        return;
+    }
+    for (uint32_t kind = 0; kind < CBUF_POOL_CLASSES; kind++)
+        for (uint32_t i = 0; i < rows->pool->classes[kind].count; i++)
+            cbuf__drop_owned(rows, kind, i, place);
+}
+
+/* Says of a row's refs, in this producer's hands, that they are being written to a place; or that
+ * they are the place's: unless whoever overwrites the row has taken them already. */
+CBUF__INLINE void cbuf__place_refs(
+    cbuf_pool_ring *rows, const cbuf_ref *refs, uint64_t place, const bool written)
+{
+    uint32_t number;
+    for (uint32_t c = 0; c < rows->columns; c++) {
+        if (!refs[c] || !cbuf__slot_of(rows->pool, refs[c], &number)) continue;
+        cbuf__word *owner = cbuf__owner_at(rows->self.held, number);
+        uint64_t writing = cbuf__owner(refs[c], CBUF__WRITING, rows->pool->self.index, place);
+        uint64_t owned = cbuf__owner(refs[c], CBUF__OWNED, 0, place);
+        if (!written) cbuf__store_release(owner, writing); /* H2 */
+        else cbuf__compare_exchange_acq_rel(owner, &writing, owned); /* H3 */
+    }
+}
+
+CBUF__SLOW int cbuf__write_among_many(cbuf_pool_ring *rows, const unsigned char *row)
+{
+    cbuf_ring *ring = rows->ring;
+    cbuf_ref refs[CBUF_MAX_REF_COLUMNS];
+    uint32_t done = 0;
+    int64_t result = cbuf__usable(ring, ring->row_bytes);
+    while (!result && done < rows->columns) {
+        cbuf_ref ref = cbuf__get(row + 8 * CBUF__AS(size_t, rows->words[done]));
+        if (ref) result = cbuf__give_in(rows, ref);
+        if (!result) refs[done++] = ref;
+    }
+    if (CBUF__LIKELY(!result)) result = cbuf__claim_many(ring, 1);
+    if (CBUF__UNLIKELY(result <= 0)) {
+        while (done--)
+            if (refs[done]) cbuf__take_out(rows, refs[done]);
+        return CBUF__AS(int, result);
+    }
+    uint64_t sequence = ring->next, place = sequence & ring->mask;
+    cbuf__drop_row(rows, sequence);
+    cbuf__place_refs(rows, refs, place, false); /* H2 */
+    cbuf__put_rows(ring, sequence, row, 1, ring->row_bytes);
+    ring->claimed = 0;
+    cbuf__lift_pen(ring, sequence + 1);
+    cbuf__place_refs(rows, refs, place, true); /* H3 */
+    return 1;
+}
+
 static inline int cbuf_pool_write(cbuf_pool_ring *rows, const void *from)
 {
     const unsigned char *row = CBUF__AS(const unsigned char *, from);
@@ -1366,6 +1715,8 @@ static inline int cbuf_pool_write(cbuf_pool_ring *rows, const void *from)
     uint32_t done, columns = rows->columns;
     int result = rows->pool ? cbuf__pool_usable(rows->pool) : CBUF_ENOTOPEN;
     if (CBUF__UNLIKELY(result)) return result;
+    if (CBUF__UNLIKELY(rows->ring->hook)) return CBUF_ELOGGED;
+    if (rows->ring->many) return cbuf__write_among_many(rows, row);
     for (uint32_t c = 0; c < columns; c++) old[c] = cbuf__ref_at(rows, rows->ring->next, c);
     result = cbuf__hand_row(rows, row, columns, false, &done);
     if (CBUF__LIKELY(!result)) result = cbuf_write(rows->ring, row);
@@ -1403,15 +1754,24 @@ static inline void cbuf_pool_ring_close(cbuf_pool_ring *rows)
     cbuf_pool *pool = rows->pool;
     rows->pool = NULL;
     if (!pool || cbuf__pool_usable(pool)) return;
+    if (pool->in_memory && rows->ring->many)
+        cbuf__fetch_add_acq_rel(&cbuf__holder_at(pool, rows->self.index)->users, UINT64_MAX);
     cbuf__unlock_holder(pool, rows->self.index);
     pool->mine &= ~(1u << rows->self.index);
 }
 static inline int64_t cbuf_pool_ring_drop(cbuf_pool_ring *rows)
 {
     cbuf_pool *pool = rows->pool;
-    int error = pool ? cbuf__pool_usable(pool) : CBUF_ENOTOPEN;
-    rows->pool = NULL;
-    return error ? error : cbuf__pool_leave(pool, rows->self.index);
+    int64_t result = pool ? cbuf__pool_usable(pool) : CBUF_ENOTOPEN;
+    if (!result && !cbuf__lock_rings(pool, 1000)) result = CBUF_EBUSY;
+    if (result) return result;
+    bool alone = pool->in_memory
+        ? cbuf__load_acquire(&cbuf__holder_at(pool, rows->self.index)->users) <= 1
+        : cbuf__lock_holder(pool, rows->self.index);
+    if (alone) result = cbuf__pool_leave(pool, rows->self.index);
+    if (alone) rows->pool = NULL;
+    cbuf__unlock_rings(pool);
+    return alone ? result : CBUF__AS(int64_t, CBUF_EINUSE);
 }
 
 /* ======================================================================== [pool-observe] ==== */
@@ -1464,7 +1824,7 @@ static inline int cbuf_pool_holder_get(
     cbuf__name_of(holder, info->name);
     info->pid = CBUF__AS(uint32_t, cbuf__load_relaxed(&holder->pid));
     info->started_ns = CBUF__AS(int64_t, cbuf__load_relaxed(&holder->started_ns));
-    info->ring = kind == CBUF__RING;
+    info->ring = kind >= CBUF__RING;
     info->alive = true;
 #ifndef CBUF_NO_OS
     if (!pool->in_memory && !(pool->mine >> index & 1)) {

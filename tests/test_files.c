@@ -250,18 +250,18 @@ static int spoil(cbuf_options *options, int which, const char **told)
     *told = "";
     switch (which) {
     case 0: return options->columns = NULL, *told = "column_count", CBUF_EINVAL;
-    case 1: return options->column_count = 0, *told = "512", CBUF_EINVAL;
-    case 2: return options->column_count = 513, *told = "513", CBUF_EINVAL;
+    case 1: return options->column_count = 0, *told = "the least is 1", CBUF_EINVAL;
+    case 2: return options->column_count = 513, *told = "513, the limit is 512", CBUF_EINVAL;
     case 3: return options->row_bytes = 10, *told = "row_bytes is 10", CBUF_EINVAL;
     case 4: return options->row_bytes = CBUF_MAX_ROW_BYTES + 8, *told = "1048584", CBUF_EINVAL;
     case 5: return options->capacity = CBUF_MAX_CAPACITY + 1, *told = "2147483649", CBUF_EINVAL;
     case 6: return options->reserve_step = 33, *told = "reserve_step is 33", CBUF_EINVAL;
     case 7: return options->max_readers = CBUF_MAX_READERS + 1, *told = "1025", CBUF_EINVAL;
-    case 8: return options->layout = 2, CBUF_EINVAL;
-    case 9: return options->on_full = 4, CBUF_EINVAL;
-    case 10: return options->existing = 3, CBUF_EINVAL;
-    case 11: return options->block_ns = -1, CBUF_EINVAL;
-    case 12: return options->demote_ns = -1, CBUF_EINVAL;
+    case 8: return options->layout = 2, *told = "layout is 2, the limit is 1", CBUF_EINVAL;
+    case 9: return options->on_full = 4, *told = "on_full is 4", CBUF_EINVAL;
+    case 10: return options->existing = 3, *told = "existing is 3", CBUF_EINVAL;
+    case 11: return options->block_ns = -1, *told = "block_ns", CBUF_EINVAL;
+    case 12: return options->demote_ns = -1, *told = "demote_ns", CBUF_EINVAL;
     case 13: return columns[1].name[0] = 0, *told = "name", CBUF_ESCHEMA;
     case 14: return memset(columns[1].name, 'x', CBUF_NAME_BYTES), *told = "name", CBUF_ESCHEMA;
     case 15: return columns[1].name[0] = '"', *told = "name", CBUF_ESCHEMA;

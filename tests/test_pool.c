@@ -5,12 +5,12 @@
 #include <cbuf_pool.h>
 #include <pthread.h>
 
-enum { HANDLES = 4, ROWS = 8 };
+enum { HANDLES = 4, MOST_HANDLES = 7, ROWS = 8 };
 
 /* ---- pools ---- */
 
 struct pools { /* handles of one pool, and the memory that ends where the pool ends */
-    cbuf_pool pools[HANDLES];
+    cbuf_pool pools[MOST_HANDLES];
     void *memory;
     size_t bytes;
 };
@@ -43,7 +43,7 @@ static struct pools *open_pools(const cbuf_pool_options *options, int handles)
 }
 static void close_pools(struct pools *p)
 {
-    for (int k = 0; k < HANDLES; k++) cbuf_pool_close(&p->pools[k]);
+    for (int k = 0; k < MOST_HANDLES; k++) cbuf_pool_close(&p->pools[k]);
     free(p->memory);
     free(p);
 }
@@ -610,6 +610,218 @@ TEST(a_ring_opened_again_owns_what_its_places_say_and_no_more)
     close_pools(p);
 }
 
+TEST(a_ring_that_may_spill_or_has_a_log_cannot_own)
+{
+    cbuf_options options = row_options(4, CBUF_SPILL, CBUF_NUMBERED);
+    cbuf_pool_options some = pool_options(4, 0, 0, 0, 0);
+    struct pools *p = open_pools(&some, 1);
+    struct pair pair;
+    cbuf_pool_ring rows;
+    open_pair(&pair, &options);
+    assert_int_equal(cbuf_pool_ring_open(&rows, p->pools, &pair.ring), CBUF_EFEATURE);
+    assert_non_null(strstr(cbuf_pool_error(p->pools), "log"));
+    close_pair(&pair);
+    for (uint32_t producers = 1; producers < 3; producers++) {
+        struct cbuf_hook log = { NULL, NULL, NULL };
+        struct row row = row_with(0, 0);
+        options.on_full = CBUF_OVERWRITE;
+        options.producers = producers;
+        open_pair(&pair, &options);
+        pair.ring.hook = &log;
+        assert_int_equal(cbuf_pool_ring_open(&rows, p->pools, &pair.ring), CBUF_EFEATURE);
+        pair.ring.hook = NULL;
+        assert_int_equal(cbuf_pool_ring_open(&rows, p->pools, &pair.ring), 0);
+        pair.ring.hook = &log;
+        row.frame = allocate(p->pools, 1);
+        assert_int_equal(cbuf_pool_write(&rows, &row), CBUF_ELOGGED);
+        assert_int_equal(cbuf_pool_release(p->pools, row.frame), 1);
+        pair.ring.hook = NULL;
+        cbuf_pool_ring_drop(&rows);
+        close_pair(&pair);
+    }
+    close_pools(p);
+}
+
+/* ---- several producers ---- */
+
+enum { PRODUCERS = 3 };
+struct team { /* producers of one ring, each with its own handles; and whose rows these are */
+    struct pools *p;
+    struct pair pair;
+    cbuf_ring others[PRODUCERS - 1];
+    cbuf_pool_ring rows[PRODUCERS];
+};
+static cbuf_ring *ring_of(struct team *team, int producer)
+{
+    return producer ? &team->others[producer - 1] : &team->pair.ring;
+}
+static cbuf_options team_options(uint64_t capacity, uint8_t on_full)
+{
+    cbuf_options options = row_options(capacity, on_full, CBUF_NUMBERED);
+    options.producers = PRODUCERS;
+    return options;
+}
+static void open_team(
+    struct team *team, const cbuf_options *options, const cbuf_pool_options *some, int handles)
+{
+    team->p = open_pools(some, handles);
+    open_pair(&team->pair, options);
+    for (int k = 1; k < PRODUCERS; k++)
+        assert_int_equal(cbuf_join_in(ring_of(team, k), team->pair.memory, team->pair.bytes), 0);
+    for (int k = 0; k < PRODUCERS; k++)
+        if (cbuf_pool_ring_open(&team->rows[k], &team->p->pools[k], ring_of(team, k)))
+            fail_msg("%s", cbuf_pool_error(&team->p->pools[k]));
+}
+/* The last of them gives back what the rows own. */
+static void close_team(struct team *team, uint64_t owned)
+{
+    assert_int_equal(held(team->p->pools), owned);
+    assert_int_equal(cbuf_pool_ring_drop(&team->rows[0]), CBUF_EINUSE);
+    for (int k = 1; k < PRODUCERS; k++) cbuf_pool_ring_close(&team->rows[k]);
+    assert_int_equal(held(team->p->pools), owned);
+    assert_int_equal(cbuf_pool_ring_drop(&team->rows[0]), owned);
+    assert_int_equal(held(team->p->pools), 0);
+    for (int k = 1; k < PRODUCERS; k++) cbuf_close(ring_of(team, k));
+    close_pair(&team->pair);
+    close_pools(team->p);
+}
+
+TEST(rows_of_several_producers_own_what_a_naive_model_says)
+{
+    enum { STEPS = 20000 };
+    cbuf_options options = team_options(ROWS, CBUF_OVERWRITE);
+    cbuf_pool_options some = pool_options(30, 0, 0, 0, 20);
+    static cbuf_ref owned[ROWS][2]; /* by the last rows */
+    struct team team;
+    uint64_t seed = 0x5eed0305, written = 0;
+    memset(owned, 0, sizeof owned);
+    open_team(&team, &options, &some, HANDLES);
+    for (int k = 0; k < STEPS; k++) {
+        int by = (int)random_below(&seed, PRODUCERS);
+        cbuf_pool *pool = &team.p->pools[by];
+        cbuf_ref refs[2] = { 0, 0 }, *old = owned[written % ROWS];
+        for (int c = 0; c < 2; c++)
+            if (random_below(&seed, 4))
+                refs[c] = allocate(pool, random_below(&seed, 16) ? 8 : 5000);
+        struct row row = row_with(refs[0], refs[1]);
+        cbuf_ref again = owned[random_below(&seed, ROWS)][0];
+        bool keeps = again && random_below(&seed, 2) && cbuf_pool_retain(pool, again) == 0;
+        if (keeps) { /* what a row has already */
+            struct row second = row_with(refs[1], again);
+            assert_int_equal(cbuf_pool_write(&team.rows[by], &second), CBUF_EINUSE);
+            assert_true(!refs[1] || cbuf_pool_data(pool, refs[1]));
+        }
+        assert_int_equal(cbuf_pool_write(&team.rows[by], &row), 1);
+        for (int c = 0; c < 2; c++)
+            if (old[c] && (!keeps || old[c] != again))
+                assert_int_equal(cbuf_pool_retain(pool, old[c]), CBUF_ESTALE);
+        if (keeps) assert_true(cbuf_pool_release(pool, again) >= 0);
+        memcpy(old, refs, sizeof refs);
+        written++;
+        uint64_t n = 0;
+        for (int i = 0; i < 2 * ROWS; i++) n += owned[i / 2][i % 2] != 0;
+        assert_int_equal(held(pool), n);
+        for (int h = 0; h < PRODUCERS; h++) assert_int_equal(held_by(pool, (uint32_t)h), 0);
+        cbuf_ref any = owned[random_below(&seed, ROWS)][random_below(&seed, 2)];
+        if (!any) continue;
+        assert_int_equal(cbuf_pool_retain(&team.p->pools[PRODUCERS], any), 0);
+        assert_int_equal(cbuf_pool_release(&team.p->pools[PRODUCERS], any), 0);
+    }
+    close_team(&team, held(team.p->pools));
+}
+
+TEST(a_payload_is_in_one_row_of_several_producers_at_a_time)
+{
+    cbuf_options options = team_options(4, CBUF_OVERWRITE);
+    cbuf_pool_options some = pool_options(10, 0, 0, 0, 1);
+    struct row none = row_with(0, 0);
+    struct team team;
+    open_team(&team, &options, &some, HANDLES);
+    for (uint64_t bytes = 8; bytes < 100000; bytes += 90000) { /* XS, XXL */
+        cbuf_pool *a = &team.p->pools[0], *b = &team.p->pools[1];
+        cbuf_ref ref = allocate(a, bytes);
+        struct row row = row_with(ref, 0), twice = row_with(ref, ref);
+        assert_int_equal(cbuf_pool_retain(a, ref), 0);
+        assert_int_equal(cbuf_pool_retain(b, ref), 0);
+        assert_int_equal(cbuf_pool_write(&team.rows[0], &twice), CBUF_EINUSE);
+        assert_int_equal(cbuf_pool_write(&team.rows[0], &row), 1);
+        assert_int_equal(cbuf_pool_write(&team.rows[0], &row), CBUF_EINUSE);
+        assert_int_equal(cbuf_pool_write(&team.rows[1], &row), CBUF_EINUSE);
+        for (int k = 0; k < 4; k++) assert_int_equal(cbuf_pool_write(&team.rows[2], &none), 1);
+        assert_int_equal(cbuf_pool_write(&team.rows[1], &row), 1);
+        assert_int_equal(cbuf_pool_release(b, ref), CBUF_ENOTHELD);
+        assert_int_equal(cbuf_pool_release(a, ref), 0);
+        assert_int_equal(held(a), 1);
+        for (int k = 0; k < 4; k++) assert_int_equal(cbuf_pool_write(&team.rows[0], &none), 1);
+        assert_int_equal(held(a), 0);
+    }
+    close_team(&team, 0);
+}
+
+TEST(a_row_that_one_of_several_does_not_write_leaves_its_references)
+{
+    cbuf_options options = team_options(4, CBUF_DROP_NEWEST);
+    cbuf_pool_options some = pool_options(10, 0, 0, 0, 0);
+    struct team team;
+    cbuf_reader gate;
+    open_team(&team, &options, &some, HANDLES);
+    assert_int_equal(cbuf_reader_open(&gate, &team.pair.consumer, NULL), 0);
+    for (int k = 0; k < 4; k++) {
+        struct row row = row_with(allocate(&team.p->pools[k % 2], 8), 0);
+        assert_int_equal(cbuf_pool_write(&team.rows[k % 2], &row), 1);
+    }
+    cbuf_pool *pool = &team.p->pools[2];
+    cbuf_ref mine = allocate(pool, 8), others = allocate(&team.p->pools[1], 8);
+    struct row row = row_with(mine, 0);
+    for (int k = 0; k < 3; k++) {
+        assert_int_equal(cbuf_pool_write(&team.rows[2], &row), 0);
+        assert_non_null(cbuf_pool_data(pool, mine));
+        assert_int_equal(held_by(pool, 2), 1);
+    }
+    row = row_with(mine, others);
+    assert_int_equal(cbuf_pool_write(&team.rows[2], &row), CBUF_ENOTHELD);
+    row = row_with(mine, 0x77777777);
+    assert_int_equal(cbuf_pool_write(&team.rows[2], &row), CBUF_EINVAL);
+    assert_int_equal(cbuf_pool_release(pool, mine), 1);
+    assert_int_equal(cbuf_pool_release(&team.p->pools[1], others), 1);
+    assert_int_equal(cbuf_pool_read(pool, &gate, &row, offsetof(struct row, frame)), 1);
+    assert_int_equal(cbuf_pool_release(pool, row.frame), 0);
+    cbuf_reader_close(&gate);
+    close_team(&team, 4);
+}
+
+TEST(a_ring_that_the_last_of_several_closed_owns_what_its_places_say)
+{
+    cbuf_options options = team_options(4, CBUF_OVERWRITE);
+    cbuf_pool_options some = pool_options(20, 0, 0, 0, 0);
+    struct row none = row_with(0, 0);
+    struct team team;
+    cbuf_pool_ring twice;
+    options.in_place = true;
+    open_team(&team, &options, &some, HANDLES);
+    assert_int_equal(
+        cbuf_pool_ring_open(&twice, &team.p->pools[1], ring_of(&team, 1)), CBUF_EBUSY);
+    for (int k = 0; k < 6; k++) {
+        struct row row = row_with(allocate(&team.p->pools[k % 3], 8), 0);
+        assert_int_equal(cbuf_pool_write(&team.rows[k % 3], &row), 1);
+    }
+    assert_int_equal(cbuf_write(ring_of(&team, 1), &none), 1); /* past the pool */
+    assert_int_equal(cbuf_pool_write(&team.rows[0], &none), 1);
+    assert_non_null(cbuf_claim(ring_of(&team, 1), 1, NULL)); /* a row that is given up, too */
+    assert_int_equal(cbuf_publish(ring_of(&team, 1), 0), 0);
+    for (int k = 0; k < PRODUCERS; k++) {
+        assert_int_equal(held(team.p->pools), 3);
+        cbuf_pool_ring_close(&team.rows[k]);
+    }
+    for (int k = PRODUCERS; k-- > 0;) {
+        assert_int_equal(cbuf_pool_ring_open(&team.rows[k], &team.p->pools[k], ring_of(&team, k)),
+            0);
+        assert_int_equal(held(team.p->pools), 1);
+    }
+    for (int k = 0; k < 4; k++) assert_int_equal(cbuf_pool_write(&team.rows[k % 3], &none), 1);
+    close_team(&team, 0);
+}
+
 /* ---- threads ---- */
 
 enum { THREADS = 4, SLOTS = 24 };
@@ -812,6 +1024,112 @@ TEST(publish_to_a_fast_a_slow_and_a_lapped_consumer_leaks_nothing)
     close_pools(stage.pools);
 }
 
+/* The same with several producers, each of which lets the others overwrite what it writes. */
+struct author {
+    pthread_t thread;
+    struct team *team;
+    int number;
+    uint64_t rows, pauses, fault;
+};
+static void *publish(void *argument)
+{
+    struct author *a = (struct author *)argument;
+    cbuf_pool *pool = &a->team->p->pools[a->number];
+    for (uint64_t k = 0; k < a->rows && !a->fault; k++) {
+        struct row row = row_with(0, 0);
+        row.time = (int64_t)(k * PRODUCERS + (uint64_t)a->number);
+        row.size = 8 + (uint32_t)(k % 100);
+        if (cbuf_pool_allocate(pool, row.size, 0, &row.frame) ||
+            (k % 3 && cbuf_pool_allocate(pool, 8, 0, &row.sound))) {
+            a->fault = 1;
+            break;
+        }
+        fill_row(cbuf_pool_data(pool, row.frame), row.size, (uint64_t)row.time);
+        a->fault |= cbuf_pool_write(&a->team->rows[a->number], &row) != 1;
+        for (uint64_t i = 0; i < a->pauses; i++) cbuf__pause();
+    }
+    return NULL;
+}
+static void run_authors(struct team *team, struct author *authors, uint64_t rows, uint64_t pauses)
+{
+    for (int k = 0; k < PRODUCERS; k++) {
+        struct author author = { 0, team, k, rows, pauses, 0 };
+        authors[k] = author;
+        assert_int_equal(pthread_create(&authors[k].thread, NULL, publish, &authors[k]), 0);
+    }
+    for (int k = 0; k < PRODUCERS; k++) pthread_join(authors[k].thread, NULL);
+    for (int k = 0; k < PRODUCERS; k++) assert_int_equal(authors[k].fault, 0);
+    cbuf__store_release(&team->pair.ring.file->state, CBUF__CLOSED);
+    cbuf__wake(&team->pair.ring.readers->rows, CBUF__FREE, -1);
+}
+TEST(several_producers_publish_to_a_fast_a_stopped_and_a_lapped_consumer_and_leak_nothing)
+{
+    cbuf_options options = team_options(16, CBUF_OVERWRITE);
+    cbuf_pool_options some = pool_options(80, 80, 0, 0, 0);
+    struct team team;
+    struct author authors[PRODUCERS];
+    struct consumer consumers[3];
+    memset(consumers, 0, sizeof consumers);
+    open_team(&team, &options, &some, MOST_HANDLES - 1);
+    for (int k = 0; k < 3; k++) {
+        consumers[k].pool = &team.p->pools[PRODUCERS + k];
+        consumers[k].slow = k == 0 ? 0 : k == 1 ? 200 : 20000;
+        consumers[k].stops_at = k == 1 ? 50 : UINT64_MAX;
+        assert_int_equal(cbuf_reader_open(&consumers[k].reader, &team.pair.consumer, NULL), 0);
+        assert_int_equal(pthread_create(&consumers[k].thread, NULL, consume, &consumers[k]), 0);
+    }
+    run_authors(&team, authors, scaled(40000), 100);
+    for (int k = 0; k < 3; k++) pthread_join(consumers[k].thread, NULL);
+    for (int k = 0; k < 3; k++) assert_int_equal(consumers[k].fault, 0);
+    assert_true(consumers[0].got > 0 && consumers[1].got <= 50);
+    for (uint32_t k = 0; k < PRODUCERS; k++) assert_int_equal(held_by(team.p->pools, k), 0);
+    assert_true(held_by(team.p->pools, PRODUCERS + 2) <= 4); /* what it kept when it stopped */
+    for (int k = 0; k < 3; k++) cbuf_pool_close(consumers[k].pool);
+    for (int k = 0; k < 3; k++) cbuf_reader_close(&consumers[k].reader);
+    uint64_t owned = held(team.p->pools);
+    assert_true(owned >= 16 && owned <= 32);
+    close_team(&team, owned);
+}
+
+/* Each payload of each producer, in its order. */
+static void *read_every_payload_of_many(void *argument)
+{
+    struct consumer *c = (struct consumer *)argument;
+    uint64_t next[PRODUCERS] = { 0 };
+    struct row row;
+    while (!c->fault && cbuf_wait(&c->reader, 1, CBUF_FOREVER) > 0) {
+        int n = cbuf_pool_read(c->pool, &c->reader, &row, offsetof(struct row, frame));
+        uint64_t by = (uint64_t)row.time % PRODUCERS;
+        c->fault |= n != 1 || !row.frame || (uint64_t)row.time / PRODUCERS != next[by]++;
+        if (c->fault) break;
+        c->fault |= !is_row(cbuf_pool_data(c->pool, row.frame), row.size, (uint64_t)row.time);
+        c->fault |= cbuf_pool_release(c->pool, row.frame) < 0;
+        c->got++;
+    }
+    cbuf_reader_close(&c->reader);
+    return NULL;
+}
+TEST(a_gate_misses_no_payload_of_several_producers)
+{
+    cbuf_options options = team_options(8, CBUF_BLOCK);
+    cbuf_pool_options some = pool_options(20, 20, 0, 0, 0);
+    struct team team;
+    struct author authors[PRODUCERS];
+    struct consumer consumer;
+    uint64_t rows = scaled(20000);
+    memset(&consumer, 0, sizeof consumer);
+    open_team(&team, &options, &some, HANDLES);
+    consumer.pool = &team.p->pools[PRODUCERS];
+    assert_int_equal(cbuf_reader_open(&consumer.reader, &team.pair.consumer, NULL), 0);
+    assert_int_equal(
+        pthread_create(&consumer.thread, NULL, read_every_payload_of_many, &consumer), 0);
+    run_authors(&team, authors, rows, 0);
+    pthread_join(consumer.thread, NULL);
+    assert_int_equal(consumer.fault, 0);
+    assert_int_equal(consumer.got, PRODUCERS * rows);
+    close_team(&team, held(team.p->pools));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -833,9 +1151,17 @@ int main(void)
         cmocka_unit_test(a_row_that_is_not_written_leaves_its_references_where_they_were),
         cmocka_unit_test(a_ring_without_refs_or_one_only_read_cannot_own),
         cmocka_unit_test(a_ring_opened_again_owns_what_its_places_say_and_no_more),
+        cmocka_unit_test(a_ring_that_may_spill_or_has_a_log_cannot_own),
+        cmocka_unit_test(rows_of_several_producers_own_what_a_naive_model_says),
+        cmocka_unit_test(a_payload_is_in_one_row_of_several_producers_at_a_time),
+        cmocka_unit_test(a_row_that_one_of_several_does_not_write_leaves_its_references),
+        cmocka_unit_test(a_ring_that_the_last_of_several_closed_owns_what_its_places_say),
         cmocka_unit_test(threads_that_share_payloads_see_them_whole_and_leave_nothing_held),
         cmocka_unit_test(a_gate_that_holds_each_payload_before_it_moves_on_misses_none),
         cmocka_unit_test(publish_to_a_fast_a_slow_and_a_lapped_consumer_leaks_nothing),
+        cmocka_unit_test(
+            several_producers_publish_to_a_fast_a_stopped_and_a_lapped_consumer_and_leak_nothing),
+        cmocka_unit_test(a_gate_misses_no_payload_of_several_producers),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

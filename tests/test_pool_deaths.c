@@ -53,14 +53,17 @@ static cbuf_ref new_payload(cbuf_pool *pool, uint64_t bytes)
 
 typedef struct payload_row {
     uint64_t number;
-    cbuf_ref payload;
+    cbuf_ref payload, another;
 } payload_row;
 static const cbuf_column columns[] = { CBUF_COLUMN(payload_row, number),
-    CBUF_COLUMN_AS(payload_row, payload, CBUF_REF) };
+    CBUF_COLUMN_AS(payload_row, payload, CBUF_REF),
+    CBUF_COLUMN_AS(payload_row, another, CBUF_REF) };
 
 struct stage {
     char pool[64], ring[64], path[128];
     uint64_t countdown, seed, done, rows;
+    uint32_t producers, max_holders;
+    uint8_t on_full;
     cbuf_ref given; /* to the child */
     int act;
     struct cue ready, go;
@@ -70,6 +73,7 @@ static struct stage *new_stage(void)
     struct stage *stage = (struct stage *)shared_memory(sizeof *stage);
     snprintf(stage->pool, sizeof stage->pool, "%s", new_name());
     snprintf(stage->ring, sizeof stage->ring, "%s", new_name());
+    stage->max_holders = 8;
     stage->ready = new_cue();
     stage->go = new_cue();
     return stage;
@@ -89,7 +93,7 @@ static cbuf_pool_options pool_options(const struct stage *stage)
     options.count[CBUF_XS] = 24;
     options.count[CBUF_XXL] = MAX_LARGE;
     for (uint32_t k = 1; k < CBUF_XXL; k++) options.bytes[k] = 64 + 64 * k;
-    options.max_holders = 8;
+    options.max_holders = stage->max_holders;
     return options;
 }
 static void create(cbuf_pool *pool, const struct stage *stage)
@@ -110,8 +114,11 @@ static cbuf_options ring_options(const struct stage *stage)
     options.name = stage->ring;
     options.capacity = ROWS;
     options.columns = columns;
-    options.column_count = 2;
+    options.column_count = 3;
     options.row_bytes = sizeof(payload_row);
+    options.producers = stage->producers;
+    options.on_full = stage->on_full;
+    options.block_ns = stage->producers ? 1000000 : 0;
     return options;
 }
 static void produce_into(cbuf_ring *ring, const struct stage *stage)
@@ -435,7 +442,7 @@ static int live_and_die(void *argument)
     own_rows(&rows, &pool, &ring);
     for (int k = 0; k < 6; k++) refs[k] = new_payload(&pool, k % 3 ? SMALL : LARGE);
     for (int k = 0; k < ROWS + 3; k++) {
-        payload_row row = { cbuf_head(&ring), k < 2 ? refs[k] : new_payload(&pool, SMALL) };
+        payload_row row = { cbuf_head(&ring), k < 2 ? refs[k] : new_payload(&pool, SMALL), 0 };
         CHECK_IS(cbuf_pool_write(&rows, &row), 1);
     }
     for (int k = 2; k < 4; k++) CHECK_IS(cbuf_pool_release(&pool, refs[k]), 1);
@@ -463,7 +470,7 @@ static void check_accounts(cbuf_pool *pool, const struct stage *stage, cbuf_ref 
         owned++;
     }
     CHECK_IS(held(pool), 1 + owned);
-    payload_row none = { 0, 0 };
+    payload_row none = { 0, 0, 0 };
     for (int k = 0; k < ROWS; k++) CHECK_IS(cbuf_pool_write(&rows, &none), 1);
     CHECK_IS(cbuf_pool_ring_drop(&rows), 0);
     cbuf_close(&ring);
@@ -613,7 +620,7 @@ static void a_removed_rings_payloads_are_given_back(void **state)
     produce_into(&ring, stage);
     own_rows(&rows, &pool, &ring);
     for (int k = 0; k < 3; k++) {
-        payload_row row = { 0, new_payload(&pool, k == 1 ? LARGE : SMALL) };
+        payload_row row = { 0, new_payload(&pool, k == 1 ? LARGE : SMALL), 0 };
         CHECK_IS(cbuf_pool_write(&rows, &row), 1);
     }
     CHECK_IS(cbuf_pool_reclaim(&other), 0); /* its producer lives */
@@ -630,9 +637,240 @@ static void a_removed_rings_payloads_are_given_back(void **state)
     end_stage(stage);
 }
 
+/* ---- several producers ---- */
+
+enum { MOST_PRODUCERS = 6 };
+struct author { /* all that a producer needs */
+    cbuf_pool pool;
+    cbuf_ring ring;
+    cbuf_pool_ring rows;
+};
+static void open_author(struct author *a, const struct stage *stage)
+{
+    attach(&a->pool, stage);
+    produce_into(&a->ring, stage);
+    own_rows(&a->rows, &a->pool, &a->ring);
+}
+static void close_author(struct author *a)
+{
+    cbuf_pool_ring_close(&a->rows);
+    cbuf_close(&a->ring);
+    cbuf_pool_close(&a->pool);
+}
+/* Writes a row with up to two payloads; what is not written is given back. */
+static int write_payloads(struct author *a, uint64_t first, uint64_t second)
+{
+    payload_row row = { 0, 0, 0 };
+    if (first && try_payload(&a->pool, first, &row.payload)) row.payload = 0;
+    if (second && try_payload(&a->pool, second, &row.another)) row.another = 0;
+    row.number = (row.payload != 0) + (row.another ? 2u : 0);
+    int written = cbuf_pool_write(&a->rows, &row);
+    CHECK_IS_FOR(cbuf_strerror(written), written == 1 || written == 0 || written == CBUF_ETIMEDOUT,
+        true);
+    if (written == 1) return 1;
+    if (row.payload) CHECK_IS(cbuf_pool_release(&a->pool, row.payload), 1);
+    if (row.another) CHECK_IS(cbuf_pool_release(&a->pool, row.another), 1);
+    return written;
+}
+static uint64_t owner_of(const struct author *a, uint32_t number)
+{
+    return cbuf__load_relaxed(cbuf__owner_at(a->rows.self.held, number));
+}
+static uint32_t number_of(const struct author *a, cbuf_ref ref)
+{
+    uint32_t number = 0;
+    CHECK(cbuf__slot_of(&a->pool, ref, &number) != NULL);
+    return number;
+}
+/* Once none of the others is in the middle of a row: each slot that the ring holds is one place's,
+ * whose row names it, or was given up; and a row that is there has its payloads. How many slots the
+ * ring holds. */
+static uint64_t check_owners(struct author *a)
+{
+    uint64_t claim = cbuf__claimed(&a->ring), owned = 0, owners = 0;
+    uint32_t holders;
+    for (cbuf_ref ref = 0; (ref = cbuf_pool_next_held(&a->pool, ref, &holders)) != 0;) {
+        if (!(holders & a->rows.self.bit)) continue;
+        uint64_t owner = owner_of(a, number_of(a, ref)), place = owner % ROWS;
+        CHECK_IS(owner, cbuf__owner(ref, CBUF__OWNED, 0, place));
+        uint64_t s = claim - 1 - ((claim - 1 - place) & (ROWS - 1)); /* the place's last row */
+        CHECK(!cbuf__is_published(&a->ring, s) || cbuf__row_owns(&a->rows, place, ref));
+        owned++;
+    }
+    for (uint32_t k = 0; k < a->pool.slots; k++) owners += owner_of(a, k) != 0;
+    CHECK_IS(owners, owned);
+    for (uint64_t s = claim > ROWS ? claim - ROWS : 0; s < claim; s++)
+        for (uint32_t c = 0; c < 2 && cbuf__is_published(&a->ring, s); c++) {
+            cbuf_ref ref = cbuf__ref_at(&a->rows, s, c);
+            if (!ref) continue;
+            CHECK_IS(owner_of(a, number_of(a, ref)), cbuf__owner(ref, CBUF__OWNED, 0, s % ROWS));
+            CHECK_IS(cbuf_pool_retain(&a->pool, ref), 0);
+            check_payload(&a->pool, ref);
+            CHECK_IS(cbuf_pool_release(&a->pool, ref), 0);
+        }
+    return owned;
+}
+/* A lap of rows without payloads gives back all that the ring holds. */
+static void check_a_lap(struct author *a, uint64_t others)
+{
+    for (int k = 0; k < ROWS; k++)
+        while (write_payloads(a, 0, 0) != 1) {} /* until the dead one's rows are given up */
+    CHECK_IS(check_owners(a), 0);
+    CHECK_IS(held(&a->pool), others);
+}
+
+static int write_and_die(void *argument)
+{
+    struct stage *stage = (struct stage *)argument;
+    static struct author a;
+    if (stage->act != SIGSTOP) kill_countdown = stage->countdown;
+    open_author(&a, stage);
+    if (stage->act == SIGSTOP) kill_signal = SIGSTOP, kill_countdown = stage->countdown;
+    CHECK_IS(cbuf_pool_retain(&a.pool, stage->given), 0);
+    for (uint64_t k = 0; k < stage->rows; k++)
+        write_payloads(&a, k % 4 == 1 ? LARGE : SMALL, k % 3 ? SMALL : 0);
+    CHECK_IS(cbuf_pool_release(&a.pool, stage->given), 0);
+    stage->seed = 1; /* all is written */
+    close_author(&a);
+    stage->done++;
+    return 0;
+}
+/* `act`: 1: another producer lives all the time; 0: nobody else has the ring, and then it is opened
+ * again. */
+static void one_of_several_producers_may_die_at_any_operation(void **state)
+{
+    (void)state;
+    struct stage *stage = new_stage();
+    static struct author a;
+    cbuf_pool pool;
+    stage->producers = 3;
+    create(&pool, stage);
+    stage->given = new_payload(&pool, SMALL);
+    for (stage->act = 0; stage->act < 2; stage->act++) {
+        stage->rows = stage->act ? 3 : ROWS + 2;
+        stage->done = 0;
+        for (stage->countdown = 1; !stage->done; stage->countdown += CHECK_SANITIZED ? 11 : 1) {
+            if (stage->act && stage->countdown == 1) open_author(&a, stage);
+            for (int k = 0; stage->act && k < ROWS; k++)
+                while (write_payloads(&a, SMALL, k % 2 ? SMALL : 0) != 1) {}
+            int status = finish(start(write_and_die, stage));
+            CHECK(status == 0 || status == -SIGKILL);
+            cbuf_pool_reclaim(&pool);
+            CHECK_IS(cbuf_pool_reclaim(&pool), 0); /* once is enough */
+            if (!stage->act) open_author(&a, stage);
+            CHECK_IS(held(&pool), 1 + check_owners(&a));
+            check_a_lap(&a, 1);
+            CHECK_IS(large_files(stage), 0);
+            check_payload(&pool, stage->given);
+            if (!stage->act) close_author(&a);
+        }
+        CHECK(stage->countdown > 200 / (CHECK_SANITIZED ? 11 : 1));
+    }
+    close_author(&a);
+    cbuf_pool_close(&pool);
+    end_stage(stage);
+}
+
+static void who_settles_what_a_dead_producer_had_in_hand_may_die_too(void **state)
+{
+    (void)state;
+    struct stage *stage = new_stage();
+    static struct author a;
+    uint64_t seed = 0x5eed0403, first = 0;
+    stage->producers = 3;
+    cbuf_pool pool;
+    create(&pool, stage);
+    stage->given = new_payload(&pool, SMALL);
+    open_author(&a, stage);
+    for (stage->rows = 100; first < (CHECK_SANITIZED ? 6 : 40); first++) {
+        stage->done = 0;
+        for (uint64_t at = 1; !stage->done; at += 1 + next_random(&seed) % 30) {
+            stage->countdown = 300 + next_random(&seed) % 2000; /* in the middle of its rows */
+            CHECK_IS(finish(start(write_and_die, stage)), -SIGKILL);
+            stage->countdown = at;
+            int status = finish(start(reclaim_and_die, stage));
+            CHECK(status == 0 || status == -SIGKILL);
+            if (next_random(&seed) % 2) write_payloads(&a, SMALL, LARGE);
+            cbuf_pool_reclaim(&pool);
+            CHECK_IS(held(&pool), 1 + check_owners(&a));
+        }
+        check_a_lap(&a, 1);
+    }
+    close_author(&a);
+    cbuf_pool_close(&pool);
+    end_stage(stage);
+}
+
+static void who_takes_a_dead_producers_entry_settles_it_first(void **state)
+{
+    (void)state;
+    struct stage *stage = new_stage();
+    static struct author a;
+    uint64_t seed = 0x5eed0405;
+    cbuf_pool pool, other;
+    stage->producers = 3;
+    stage->max_holders = 4; /* the test's two, the ring, the child */
+    stage->rows = 100;
+    create(&pool, stage);
+    stage->given = new_payload(&pool, SMALL);
+    open_author(&a, stage);
+    for (int k = 0; k < (CHECK_SANITIZED ? 20 : 100); k++) {
+        stage->countdown = 300 + next_random(&seed) % 2000;
+        CHECK_IS(finish(start(write_and_die, stage)), -SIGKILL);
+        attach(&other, stage);
+        CHECK_IS(held(&pool), 1 + check_owners(&a));
+        cbuf_pool_close(&other);
+    }
+    check_a_lap(&a, 1);
+    close_author(&a);
+    cbuf_pool_close(&pool);
+    end_stage(stage);
+}
+
+/* One that is stopped at an operation, and goes on after others have written, reclaimed and opened
+ * the ring. */
+static void a_producer_may_stand_still_at_any_operation(void **state)
+{
+    (void)state;
+    struct stage *stage = new_stage();
+    static struct author a, third;
+    cbuf_pool pool;
+    stage->producers = 4;
+    stage->act = SIGSTOP;
+    stage->rows = 4;
+    create(&pool, stage);
+    stage->given = new_payload(&pool, SMALL);
+    open_author(&a, stage);
+    int status = 0x7f; /* stopped */
+    stage->countdown = 1;
+    for (; WIFSTOPPED(status); stage->countdown += CHECK_SANITIZED ? 7 : 1) {
+        stage->seed = 0;
+        pid_t child = start(write_and_die, stage);
+        CHECK_IS(waitpid(child, &status, WUNTRACED), child);
+        CHECK(WIFSTOPPED(status) || (WIFEXITED(status) && !WEXITSTATUS(status)));
+        for (int k = 0, late = 0; k < 2 * ROWS && !late; k++)
+            late = write_payloads(&a, SMALL, k % 2 ? SMALL : 0) != 1; /* it stands in the way */
+        if (!stage->seed && stage->countdown % 4 == 0) {
+            CHECK_IS(cbuf_pool_reclaim(&pool), 0);
+            open_author(&third, stage);
+            write_payloads(&third, SMALL, SMALL);
+            close_author(&third);
+        }
+        if (WIFSTOPPED(status)) CHECK_IS(finish_stopping(child), 0);
+        forget(child);
+        CHECK_IS(held(&pool), 1 + check_owners(&a));
+        check_a_lap(&a, 1);
+    }
+    CHECK(stage->countdown > 100 / (CHECK_SANITIZED ? 7 : 1));
+    close_author(&a);
+    cbuf_pool_close(&pool);
+    end_stage(stage);
+}
+
 /* ---- random deaths ---- */
 
-enum { CAST = 3 }; /* a producer and two consumers, on two processors */
+enum { CAST = 3, MOST_CAST = 6 }; /* a producer and two consumers, on two processors; or three of
+                                     each */
 
 static int produce_at_random(struct stage *stage, uint64_t *seed)
 {
@@ -646,7 +884,7 @@ static int produce_at_random(struct stage *stage, uint64_t *seed)
         cbuf_ref ref = 0;
         bool large = next_random(seed) % 16 == 0;
         if (try_payload(&pool, large ? LARGE : SMALL, &ref)) ref = 0;
-        payload_row row = { cbuf_head(&ring), ref };
+        payload_row row = { cbuf_head(&ring), ref, 0 };
         if (ref && next_random(seed) % 4 == 0) {
             CHECK_IS(cbuf_pool_retain(&pool, ref), 0);
             CHECK_IS(cbuf_pool_write(&rows, &row), 1);
@@ -704,20 +942,33 @@ static int act_at_random(void *argument)
     int result = stage->act ? consume_at_random(stage, &seed) : produce_at_random(stage, &seed);
     return stage->countdown ? result : live_on(); /* until it is killed from outside */
 }
-/* Lets the cast act, each to be killed before a random operation or from outside at a random moment
- * of the first 500 us. How many were. */
-static uint64_t kill_cast(struct stage **stages, cbuf_pool *pool, uint64_t *seed)
+static void open_cast(struct stage **stages, int n, const struct stage *stage)
 {
-    pid_t cast[CAST];
+    for (int k = 0; k < n; k++) {
+        stages[k] = (struct stage *)shared_memory(sizeof *stage);
+        *stages[k] = *stage;
+        stages[k]->act = k;
+    }
+}
+static void close_cast(struct stage **stages, int n)
+{
+    for (int k = 0; k < n; k++) munmap(stages[k], sizeof *stages[k]);
+}
+/* Lets n players act, each to be killed before a random operation or from outside at a random
+ * moment of the first 500 us. How many were. */
+static uint64_t kill_cast(
+    struct stage **stages, int n, int (*play)(void *), cbuf_pool *pool, uint64_t *seed)
+{
+    pid_t cast[MOST_CAST];
     uint64_t kills = 0;
-    for (int k = 0; k < CAST; k++) {
+    for (int k = 0; k < n; k++) {
         stages[k]->seed = next_random(seed);
         stages[k]->countdown = next_random(seed) % 4 ? 1 + next_random(seed) % 2500 : 0;
-        cast[k] = start(act_at_random, stages[k]);
+        cast[k] = start(play, stages[k]);
     }
     for (int64_t until = now_ns() + (int64_t)(next_random(seed) % 500000); now_ns() < until;)
         if (next_random(seed) % 8 == 0) cbuf_pool_reclaim(pool); /* while others act */
-    for (int k = 0; k < CAST; k++) {
+    for (int k = 0; k < n; k++) {
         int status = stages[k]->countdown ? finish(cast[k]) : end_by(cast[k], SIGKILL);
         CHECK(status == 0 || status == -SIGKILL);
         kills += status != 0;
@@ -752,24 +1003,25 @@ static void check_nothing_is_left(cbuf_pool *pool, const struct stage *stage)
     CHECK_IS(cbuf_remove(stage->ring), 0);
 }
 
+static uint64_t kills_wanted(void)
+{
+    const char *wanted = getenv("CBUF_POOL_KILLS");
+    uint64_t all = wanted ? strtoull(wanted, NULL, 10) : 300;
+    if (is_emulated()) all /= 8;
+    return CHECK_SANITIZED && !wanted ? all / 2 : all;
+}
 static void random_deaths_give_back_exactly_what_the_dead_held(void **state)
 {
     (void)state;
     const char *wanted = getenv("CBUF_POOL_KILLS");
-    uint64_t kills = 0, all = wanted ? strtoull(wanted, NULL, 10) : 300, seed = 0x5eed0401;
+    uint64_t kills = 0, all = kills_wanted(), seed = 0x5eed0401;
     struct stage *stages[CAST], *stage = new_stage();
     cbuf_pool pool;
-    if (is_emulated()) all /= 8;
-    if (CHECK_SANITIZED && !wanted) all /= 2;
     create(&pool, stage);
     stage->given = new_payload(&pool, SMALL);
-    for (int k = 0; k < CAST; k++) {
-        stages[k] = (struct stage *)shared_memory(sizeof *stage);
-        *stages[k] = *stage;
-        stages[k]->act = k;
-    }
+    open_cast(stages, CAST, stage);
     for (uint64_t round = 1; kills < all; round++) {
-        kills += kill_cast(stages, &pool, &seed);
+        kills += kill_cast(stages, CAST, act_at_random, &pool, &seed);
         check_survivors(&pool, stage);
         if (round % 16 == 0 || kills >= all) check_nothing_is_left(&pool, stage);
     }
@@ -778,7 +1030,111 @@ static void random_deaths_give_back_exactly_what_the_dead_held(void **state)
         printf("%llu deaths in %llu rows and %llu payloads held by others: all accounted for\n",
             (unsigned long long)kills, (unsigned long long)stages[0]->done,
             (unsigned long long)(stages[1]->done + stages[2]->done));
-    for (int k = 0; k < CAST; k++) munmap(stages[k], sizeof *stages[k]);
+    close_cast(stages, CAST);
+    cbuf_pool_close(&pool);
+    end_stage(stage);
+}
+
+/* One of several producers: rows with payloads, some of which it keeps for a moment. */
+static int produce_among_others(struct stage *stage, uint64_t *seed)
+{
+    static struct author a;
+    open_author(&a, stage);
+    for (int k = 0; k < 60; k++) {
+        uint64_t chance = next_random(seed);
+        cbuf_ref ref;
+        if (chance % 4) {
+            write_payloads(&a, chance % 8 ? SMALL : 0, chance % 16 == 1 ? LARGE : 0);
+        } else if (!try_payload(&a.pool, SMALL, &ref)) {
+            payload_row row = { 1, ref, 0 };
+            CHECK_IS(cbuf_pool_retain(&a.pool, ref), 0);
+            int written = cbuf_pool_write(&a.rows, &row);
+            check_payload(&a.pool, ref);
+            for (int n = written == 1 ? 1 : 2; n > 0; n--)
+                CHECK(cbuf_pool_release(&a.pool, ref) >= 0);
+        }
+        stage->done++;
+    }
+    close_author(&a);
+    return 0;
+}
+/* A gate: no row's payload is gone before it is read. It keeps the last three. */
+static int consume_all(struct stage *stage)
+{
+    cbuf_pool pool;
+    cbuf_ring ring;
+    cbuf_reader reader;
+    payload_row row;
+    cbuf_ref kept[3] = { 0 };
+    attach(&pool, stage);
+    if (cbuf_attach(&ring, stage->ring, NULL)) return 0; /* not made yet */
+    CHECK_IS(cbuf_reader_open(&reader, &ring, NULL), 0);
+    uint64_t edge = cbuf__claimed(&ring); /* older rows may go before the producers see the gate */
+    for (int k = 0; k < 400; k++) {
+        const size_t at = offsetof(payload_row, payload);
+        if (cbuf_pool_read(&pool, &reader, &row, at) != 1) {
+            sched_yield();
+            continue;
+        }
+        CHECK((row.payload != 0) == row.number % 2 || cbuf_first(&reader) < edge);
+        if (!row.payload) continue;
+        check_payload(&pool, row.payload);
+        if (kept[k % 3]) CHECK(cbuf_pool_release(&pool, kept[k % 3]) >= 0);
+        kept[k % 3] = row.payload;
+        stage->done++;
+    }
+    cbuf_reader_close(&reader);
+    cbuf_close(&ring);
+    cbuf_pool_close(&pool);
+    return 0;
+}
+static int play_at_random(void *argument)
+{
+    struct stage *stage = (struct stage *)argument;
+    uint64_t seed = stage->seed;
+    kill_countdown = stage->countdown;
+    int result = stage->act < 3 ? produce_among_others(stage, &seed)
+        : stage->on_full == CBUF_OVERWRITE ? consume_at_random(stage, &seed)
+                                           : consume_all(stage);
+    return stage->countdown ? result : live_on();
+}
+/* In every other round another producer lives all the time; in the others all of them die, and the
+ * ring is opened again. */
+static void random_deaths_among_several_producers_leave_each_slot_accounted_for(void **state)
+{
+    (void)state;
+    uint64_t kills = 0, all = kills_wanted(), seed = 0x5eed0404, rows = 0, seen = 0, round = 0;
+    struct stage *stages[MOST_CAST], *stage = new_stage();
+    static struct author a;
+    cbuf_pool pool;
+    stage->producers = MOST_PRODUCERS;
+    stage->max_holders = 12;
+    create(&pool, stage);
+    stage->given = new_payload(&pool, SMALL);
+    for (; stage->on_full <= CBUF_DROP_NEWEST; stage->on_full += CBUF_DROP_NEWEST) {
+        open_cast(stages, MOST_CAST, stage);
+        for (uint64_t end = all / (stage->on_full ? 1 : 2); kills < end; round++) {
+            if (round % 2) open_author(&a, stage);
+            kills += kill_cast(stages, MOST_CAST, play_at_random, &pool, &seed);
+            if (round % 2 == 0) open_author(&a, stage);
+            cbuf_pool_reclaim(&pool);
+            CHECK_IS(held(&pool), 1 + check_owners(&a));
+            if (next_random(&seed) % 4 == 0 || kills >= end) check_a_lap(&a, 1);
+            check_payload(&pool, stage->given);
+            close_author(&a);
+        }
+        for (int k = 0; k < MOST_CAST; k++) *(k < 3 ? &rows : &seen) += stages[k]->done;
+        CHECK_IS(large_files(stage), 0);
+        CHECK_IS(cbuf_remove(stage->ring), 0);
+        cbuf_pool_reclaim(&pool);
+        CHECK_IS(held(&pool), 1);
+        close_cast(stages, MOST_CAST);
+    }
+    CHECK(rows > all && seen > all / 8);
+    if (getenv("CBUF_POOL_KILLS"))
+        printf("%llu deaths in %llu rows of several producers and %llu payloads held by others: "
+               "all accounted for\n", (unsigned long long)kills, (unsigned long long)rows,
+            (unsigned long long)seen);
     cbuf_pool_close(&pool);
     end_stage(stage);
 }
@@ -803,7 +1159,12 @@ int main(void)
         TEST(who_reclaims_may_die_at_any_operation_too),
         TEST(a_pool_is_made_whole_or_not_at_all_and_removed_likewise),
         TEST(a_removed_rings_payloads_are_given_back),
+        TEST(one_of_several_producers_may_die_at_any_operation),
+        TEST(who_settles_what_a_dead_producer_had_in_hand_may_die_too),
+        TEST(who_takes_a_dead_producers_entry_settles_it_first),
+        TEST(a_producer_may_stand_still_at_any_operation),
         TEST(random_deaths_give_back_exactly_what_the_dead_held),
+        TEST(random_deaths_among_several_producers_leave_each_slot_accounted_for),
     };
     const char *kills = getenv("CBUF_POOL_KILLS");
     scene_open(300 + (unsigned)((kills ? strtoull(kills, NULL, 10) : 0) / 50));

@@ -614,6 +614,44 @@ TEST(a_schema_that_does_not_fit_its_ring_is_refused)
     close_pair(&pair);
 }
 
+/* Facts that agree with one another and with the memory's size, but of which one makes no sense. */
+TEST(no_number_of_a_ring_is_taken_beyond_its_limits)
+{
+    static const struct {
+        size_t at, bytes;
+        uint64_t value;
+    } cases[] = {
+#define NUMBER(field, value)                                                                       \
+    { offsetof(cbuf__facts, field), sizeof(((cbuf__facts *)0)->field), value }
+        NUMBER(row_bytes, 0), NUMBER(row_bytes, 37), NUMBER(stride, 32), NUMBER(stride, 44),
+        NUMBER(stride, 1048600), NUMBER(capacity, 0), NUMBER(capacity, 1), NUMBER(capacity, 6),
+        NUMBER(reserve_step, 0), NUMBER(reserve_step, 5), NUMBER(max_readers, 0),
+        NUMBER(max_readers, CBUF_MAX_READERS + 1), NUMBER(producers, 2), NUMBER(on_full, 4),
+        NUMBER(delta_count, 1), NUMBER(schema_offset, 1023), NUMBER(schema_offset, 2049),
+        NUMBER(schema_bytes, 4096), NUMBER(gates_offset, 1032), NUMBER(gates_offset, 2052),
+        NUMBER(features, CBUF__SHARED_TAIL), NUMBER(features, CBUF__LOCKED),
+        NUMBER(features, CBUF__DENSE | CBUF__SHARED_TAIL), /* of a ring with a shared tail */
+        NUMBER(features, CBUF__MANY), NUMBER(features, 0) /* as it is */
+    };
+    static unsigned char memory[1 << 20] __attribute__((aligned(128)));
+    cbuf_ring ring, reader;
+    cbuf_options options = tick_options(8);
+    for (size_t k = 0; k < COUNT_OF(cases); k++) {
+        options.in_place = cases[k].value != (CBUF__DENSE | CBUF__SHARED_TAIL);
+        assert_int_equal(cbuf_create_in(&ring, memory, sizeof memory, &options), 0);
+        cbuf__facts *facts = &ring.file->facts;
+        void *place = (char *)(void *)facts + cases[k].at;
+        uint32_t small = (uint32_t)cases[k].value;
+        memcpy(place, cases[k].bytes == 4 ? (const void *)&small : (const void *)&cases[k].value,
+            cases[k].bytes);
+        if (!facts->delta_count) cbuf__place(facts, false);
+        bool as_it_is = k + 1 == COUNT_OF(cases);
+        if (cbuf_attach_in(&reader, memory, sizeof memory) != (as_it_is ? 0 : CBUF_EFORMAT))
+            fail_msg("case %zu: %s", k, cbuf_error(&reader));
+        cbuf_close(&reader);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -634,6 +672,7 @@ int main(void)
             a_text_with_a_byte_missing_doubled_or_moved_is_refused_or_differs_in_that_column_alone),
         cmocka_unit_test(random_texts_are_refused_or_make_sense),
         cmocka_unit_test(a_schema_that_does_not_fit_its_ring_is_refused),
+        cmocka_unit_test(no_number_of_a_ring_is_taken_beyond_its_limits),
     };
     return cmocka_run_group_tests_name("schema", tests, NULL, NULL);
 }

@@ -39,7 +39,8 @@ XXL = 5
 FACTS_BYTES, FILE_BYTES, HOLDER_BYTES, SLOT_BYTES, STATE = 216, 512, 256, 64, 256
 MAX_HOLDERS, MAX_XXL, MAX_SLOTS, MAX_SLOT_BYTES = 31, 64, 1 << 24, 1 << 30
 HOLDERS, GOING = 0x7fffffff, 0x80000000
-NOBODY, PROCESS, RING = 0, 1, 2
+NOBODY, PROCESS, RING, RING_OF_MANY = 0, 1, 2, 3
+OWNED = 3  # the step of an owner of a payload that is in nobody's hands
 _FLOCK = "hhqqi4x"
 
 Facts = collections.namedtuple("Facts", (
@@ -361,11 +362,25 @@ class Pool:
             for entry in range(self.facts.max_holders):
                 if self._kind(entry) != wanted or not self._lock(entry, fcntl.F_WRLCK):
                     continue
-                if self._kind(entry) == wanted and not int(self._words[STATE // 8]):
+                if (self._kind(entry) == wanted and not int(self._words[STATE // 8])
+                        and not self._has_in_hand(entry)):
                     return self._enter(entry, wanted)
                 self._lock(entry, fcntl.F_UNLCK)
         os.close(self._fd)
         raise Error("%s: all %d holders' entries are taken" % (self.path, self.facts.max_holders))
+
+    def _has_in_hand(self, entry):
+        """Whether a dead producer left something to be settled in a ring of several. That is for
+        who writes such rings, see [pool-rows] of cbuf_pool.h."""
+        first, slots = self.facts.counts_offset // 8, self.facts.slots
+        for ring in range(self.facts.max_holders):
+            if self._kind(ring) == RING_OF_MANY:
+                owners = self._words[first + slots * ring:first + slots * (ring + 1)].copy()
+                steps, holders = owners >> np.uint64(35) & np.uint64(7), owners >> np.uint64(30)
+                mine = holders & np.uint64(31) == entry
+                if np.any(mine & (steps != 0) & (steps != OWNED)):
+                    return True
+        return False
 
     def _enter(self, entry, was):
         word = (FILE_BYTES + HOLDER_BYTES * entry) // 8
@@ -438,7 +453,7 @@ class Pool:
             name = bytes(self._memory[8 * word + 64:8 * word + HOLDER_BYTES]).split(b"\0")[0]
             mine = [each for each in held if entry in each.holders]
             found.append(Holder(
-                entry, _format.printable(name), self._load(word + 2), self._load(word + 1) == RING,
+                entry, _format.printable(name), self._load(word + 2), self._load(word + 1) >= RING,
                 self._alive(entry), len(mine), sum(each.length for each in mine),
                 self._load(word + 3)))
         return found

@@ -1,16 +1,18 @@
 /* Makes a pool and a ring whose rows own payloads, for test_pool.py:
  *
- *   pool_writer POOL RING
+ *   pool_writer POOL RING [PRODUCERS]
  *
- * The ring has 4 rows. Each line of the input is an order, each gets a line of output:
+ * The ring has 4 rows; of several producers each writes a row in turn. Each line of the input is an order, each gets a line of output:
  *   w BYTES TYPE   write a row with a new payload, byte k of which is (TYPE + k) mod 256: its ref
  *   h              how many slots are held
+ *   d              a process begins to write a row of several producers, and dies: its entry
  *   r              give back what the dead held: how many references
  *   q              remove both */
 #include <cbuf_pool.h>
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/wait.h>
 
 struct row {
     uint64_t number;
@@ -33,6 +35,20 @@ static void write_row(cbuf_pool *pool, cbuf_pool_ring *rows, uint64_t bytes, uin
     if (cbuf_pool_write(rows, &row) != 1) fail("write", "refused");
     printf("%llu\n", (unsigned long long)row.payload);
 }
+static uint32_t begin_to_write_and_die(const char *pool_name, const char *ring_name)
+{
+    static cbuf_pool pool;
+    static cbuf_ring ring;
+    static cbuf_pool_ring rows;
+    cbuf_options options = { .name = ring_name, .capacity = 4, .columns = columns, .column_count = 2, .row_bytes = sizeof(struct row), .producers = 4 };
+    cbuf_ref ref;
+    int status;
+    pid_t child = fork();
+    if (child) return waitpid(child, &status, 0) == child && WIFEXITED(status) ? (uint32_t)WEXITSTATUS(status) : 255;
+    if (cbuf_pool_attach(&pool, pool_name, NULL) || cbuf_create(&ring, &options) || cbuf_pool_ring_open(&rows, &pool, &ring)) _exit(254);
+    if (cbuf_pool_allocate(&pool, 5, 1, &ref) || cbuf__give_in(&rows, ref)) _exit(253);
+    _exit((int)pool.self.index);
+}
 static void print_held(const cbuf_pool *pool)
 {
     uint32_t holders;
@@ -43,28 +59,36 @@ static void print_held(const cbuf_pool *pool)
 
 int main(int argc, char **argv)
 {
-    static cbuf_pool pool;
-    static cbuf_ring ring;
-    static cbuf_pool_ring rows;
+    enum { MOST = 3 };
+    static cbuf_pool pools[MOST], *pool = pools;
+    static cbuf_ring rings[MOST];
+    static cbuf_pool_ring rows[MOST];
     char line[100];
-    if (argc != 3) fail("usage", "pool_writer POOL RING");
-    cbuf_pool_options options = { .name = argv[1], .holder = "camera", .count = { 8, 4, 0, 0, 2, 3 }, .max_holders = 4 };
-    cbuf_options ring_options = { .name = argv[2], .capacity = 4, .columns = columns, .column_count = 2, .row_bytes = sizeof(struct row) };
-    if (cbuf_pool_create(&pool, &options)) fail("pool", cbuf_pool_error(&pool));
-    if (cbuf_create(&ring, &ring_options)) fail("ring", cbuf_error(&ring));
-    if (cbuf_pool_ring_open(&rows, &pool, &ring)) fail("rows", cbuf_pool_error(&pool));
+    unsigned producers = argc == 4 ? (unsigned)atoi(argv[3]) : 1, turn = 0;
+    if (argc < 3 || producers < 1 || producers > MOST) fail("usage", "pool_writer POOL RING [PRODUCERS]");
+    cbuf_pool_options options = { .name = argv[1], .holder = "camera", .count = { 8, 4, 0, 0, 2, 3 }, .max_holders = 3 + producers };
+    cbuf_options ring_options = { .name = argv[2], .capacity = 4, .columns = columns, .column_count = 2, .row_bytes = sizeof(struct row), .producers = producers > 1 ? 4 : 0 };
+    for (unsigned p = 0; p < producers; p++) {
+        if (cbuf_pool_create(&pools[p], &options)) fail("pool", cbuf_pool_error(&pools[p]));
+        if (cbuf_create(&rings[p], &ring_options)) fail("ring", cbuf_error(&rings[p]));
+        if (cbuf_pool_ring_open(&rows[p], &pools[p], &rings[p])) fail("rows", cbuf_pool_error(&pools[p]));
+    }
     printf("ready\n"), fflush(stdout);
     while (fgets(line, sizeof line, stdin) && line[0] != 'q') {
         char *at = line + 1;
         uint64_t bytes = strtoull(at, &at, 10);
-        if (line[0] == 'w') write_row(&pool, &rows, bytes, (uint32_t)strtoul(at, NULL, 10));
-        if (line[0] == 'h') print_held(&pool);
-        if (line[0] == 'r') printf("%d\n", (int)cbuf_pool_reclaim(&pool));
+        unsigned p = turn++ % producers;
+        if (line[0] == 'w') write_row(&pools[p], &rows[p], bytes, (uint32_t)strtoul(at, NULL, 10));
+        if (line[0] == 'h') print_held(pool);
+        if (line[0] == 'd') printf("%u\n", begin_to_write_and_die(argv[1], argv[2]));
+        if (line[0] == 'r') printf("%d\n", (int)cbuf_pool_reclaim(pool));
         fflush(stdout);
     }
-    cbuf_pool_ring_close(&rows);
-    cbuf_close(&ring);
-    cbuf_pool_close(&pool);
+    for (unsigned p = 0; p < producers; p++) {
+        cbuf_pool_ring_close(&rows[p]);
+        cbuf_close(&rings[p]);
+        cbuf_pool_close(&pools[p]);
+    }
     cbuf_remove(argv[2]);
     cbuf_pool_remove(argv[1]);
     return 0;

@@ -28,12 +28,12 @@ def program(tmp_path_factory):
 
 
 class Writer:
-    def __init__(self, program):
+    def __init__(self, program, producers=1):
         self.pool = "cbuf-test-%s" % uuid.uuid4().hex
         self.ring = self.pool + "-rows"
         self.path = "/dev/shm/" + self.pool
-        self.process = subprocess.Popen([program, self.pool, self.ring], stdin=subprocess.PIPE,
-                                        stdout=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen([program, self.pool, self.ring, str(producers)],
+                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert self.process.stdout.readline() == "ready\n"
 
     def order(self, text):
@@ -58,6 +58,13 @@ class Writer:
 @pytest.fixture
 def writer(program):
     made = Writer(program)
+    yield made
+    made.end()
+
+
+@pytest.fixture
+def writers(program):
+    made = Writer(program, producers=2)
     yield made
     made.end()
 
@@ -187,6 +194,44 @@ def test_a_joining_python_sweeps_the_dead_where_no_entry_is_free(writer):
         child.communicate()
     with cbuf.Pool.attach(writer.pool) as pool, pool.retain(ref):
         assert [h.alive for h in pool.holders()] == [True, True, True, False]
+
+
+@pytest.mark.parametrize("length", [40, 20000])
+def test_a_payload_of_a_row_of_several_producers_is_seen_in_place(writers, length):
+    with cbuf.Pool.attach(writers.pool, holder="viewer") as pool, \
+            cbuf.open(writers.ring) as ring:
+        refs = [writers.write(length if k == 1 else 5, k) for k in range(4)]
+        rows = ring[0:4]
+        assert rows["payload"].tolist() == refs
+        with pool.retain(rows["payload"][1]) as payload:
+            with pytest.raises(ValueError, match="read-only"):
+                payload.data[0] = 1
+            for k in range(9):
+                writers.write(5, 9)  # by both of them, over its row
+            assert np.array_equal(payload.data, content(length, 1))
+            assert writers.held() == 5
+        assert writers.held() == 4
+        for ref in refs:
+            with pytest.raises(cbuf.Stale):
+                pool.retain(ref)
+        rings = [h for h in pool.holders() if h.ring]
+        assert [(h.name, h.slots) for h in rings] == [("/dev/shm/" + writers.ring, 4)]
+
+
+def test_what_a_dead_one_of_several_producers_had_in_hand_is_left_to_the_others(writers):
+    ref = writers.write(10, 3)
+    with cbuf.Pool.attach(writers.pool) as pool, cbuf.Pool.attach(writers.pool) as other:
+        dead = writers.order("d")
+        with pool.retain(ref):
+            assert [h.alive for h in pool.holders()].count(False) == 1
+            with pytest.raises(cbuf.Error, match="entries are taken"):
+                other.retain(ref)
+            assert writers.held() == 2
+            assert writers.order("r") == 1
+            assert writers.held() == 1
+            with other.retain(ref) as payload:
+                assert np.array_equal(payload.data, content(10, 3))
+                assert [h.index for h in other.holders() if h.name == "python"] == [dead, 4]
 
 
 def test_without_libatomic_payloads_can_be_copied_only(writer, monkeypatch):
