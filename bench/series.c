@@ -64,7 +64,7 @@ static void make(cbuf_ring *ring, const char *name, const char *suffix, const cb
     cbuf_options options = { .name = path, .capacity = row_count * 9 / 8, .columns = columns, .column_count = column_count,
         .row_bytes = row_bytes, .existing = CBUF_REPLACE, .memory = { .populate = CBUF_WANT } };
     if (advice) options.deltas = advice->deltas, options.delta_count = advice->delta_count;
-    if (advice) options.block_rows = advice->block_rows;
+    if (advice) options.block_rows = advice->block_rows, options.layout = advice->layout;
     if (cbuf_create(ring, &options) < 0) die(path, cbuf_error(ring));
 }
 

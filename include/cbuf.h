@@ -351,6 +351,7 @@ typedef struct cbuf__codec { /* how a ring with delta columns stores its rows */
     cbuf__packed delta[CBUF_MAX_DELTAS];
     cbuf__run run[2 * CBUF_MAX_DELTAS];
     cbuf__word *escapes, *pages, *bases, *plane;
+    uint64_t joint; /* the word in which the producer's next row begins */
 } cbuf__codec;
 
 struct cbuf__local {      /* words of this process alone; a fork() clears them in the child */
@@ -740,6 +741,7 @@ enum { /* feature bits; a program refuses a ring that has one it does not know *
     CBUF__LOCKED = 1 << 2,
     CBUF__DELTA = 1 << 3, /* columns; see [delta] */
     CBUF__MANY = 1 << 4,  /* producers; see [many] */
+    CBUF__PACKED = 1 << 5, /* dense rows of delta columns, and the stride is no multiple of 8 */
     CBUF__KNOWN_ALONE = CBUF__DENSE | CBUF__SHARED_TAIL | CBUF__LOCKED | CBUF__MANY
 };
 enum { CBUF__OPEN = 0, CBUF__CLOSED = 1, CBUF__RETIRED = 2 }; /* `state` */
@@ -2648,7 +2650,7 @@ CBUF__SLOW void cbuf__json_skip(cbuf__json *json) /* any value */
 #endif
 #endif
 #ifdef CBUF_DELTA_H
-#define CBUF__KNOWN (CBUF__KNOWN_ALONE | CBUF__DELTA)
+#define CBUF__KNOWN (CBUF__KNOWN_ALONE | CBUF__DELTA | CBUF__PACKED)
 #else
 #define CBUF__KNOWN CBUF__KNOWN_ALONE
 #define CBUF__NO_DELTAS "cbuf_delta.h is not beside cbuf.h"
@@ -2887,8 +2889,9 @@ CBUF__SLOW void cbuf__place(cbuf__facts *f, bool in_file)
     f->rows_offset = cbuf__round_up(end, page);
     end = f->rows_offset + f->capacity * f->stride;
     if (f->delta_count) {
-        f->bases_offset = end;
-        f->plane_offset = cbuf__round_up(end + 8 * (words / f->block_rows), page);
+        f->bases_offset = cbuf__round_up(end, 8);
+        end = f->bases_offset + 8 * (words / f->block_rows);
+        f->plane_offset = cbuf__round_up(end, page);
         end = f->plane_offset + 8 * words;
     }
     f->file_bytes = cbuf__round_up(end, page);
@@ -2924,11 +2927,11 @@ CBUF__SLOW int cbuf__check_facts(cbuf_ring *ring, const cbuf__facts *f, uint64_t
 {
     bool dense = cbuf__has(f, CBUF__DENSE), shared = cbuf__has(f, CBUF__SHARED_TAIL);
     bool many = cbuf__has(f, CBUF__MANY), locked = cbuf__has(f, CBUF__LOCKED);
-    bool delta = cbuf__has(f, CBUF__DELTA);
+    bool delta = cbuf__has(f, CBUF__DELTA), packed = cbuf__has(f, CBUF__PACKED);
     const uint64_t row_bytes = f->row_bytes, half = f->capacity / 2, end = f->schema_offset;
     const cbuf__limit limits[] = { { "its size", bytes, f->file_bytes, f->file_bytes },
         { "row_bytes", row_bytes, 1, delta ? CBUF__BUFFER / 2 : CBUF_MAX_ROW_BYTES },
-        { "the rows' stride", f->stride, delta ? 8 : row_bytes + (dense || shared ? 0u : 4u),
+        { "the rows' stride", f->stride, delta ? 1 : row_bytes + (dense || shared ? 0u : 4u),
             delta ? CBUF__BUFFER / 2 : shared ? row_bytes : CBUF_MAX_ROW_BYTES + 16 },
         { "capacity", f->capacity, 2, CBUF_MAX_CAPACITY },
         { "reserve_step", f->reserve_step, 1, half },
@@ -2947,10 +2950,12 @@ CBUF__SLOW int cbuf__check_facts(cbuf_ring *ring, const cbuf__facts *f, uint64_t
     cbuf__place(&placed, !f->readers_offset);
     if (placed.file_bytes <= bytes) placed.file_bytes = bytes; /* it was made of large pages */
     if (memcmp(&placed, f, sizeof placed)) fault = "the place of its rows, or of what lies around";
-    if (f->stride % 8 || f->gates_offset % 8 || f->capacity & (f->capacity - 1))
+    bool whole = f->stride % 8 == 0;
+    if (whole == packed || f->gates_offset % 8 || f->capacity & (f->capacity - 1))
         fault = "its stride, capacity or gates";
     if (delta && f->block_rows & (f->block_rows - 1)) fault = "block_rows is no power of two";
     if (shared ? dense : delta && !dense) fault = "its layout";
+    if (packed && !(delta && dense)) fault = "its layout";
     if (locked && f->readers_offset) fault = "a ring in memory cannot be locked";
     if (many && (dense || locked || delta || f->capacity > 1u << 30))
         fault = "many producers need the numbered layout, no lock, no delta columns, and a "
@@ -2968,9 +2973,10 @@ CBUF__SLOW void cbuf__shape_rows(
     bool fits = !o->in_place && f->row_bytes % 8 == 0 && end + 4 <= f->row_bytes; /* the number */
     uint64_t bytes = delta ? codec->stored_bytes : f->row_bytes;
     if (!dense && (delta || !fits)) bytes += 4;
-    uint64_t stride = cbuf__round_up(bytes, 8);
+    uint64_t stride = delta && dense && !o->pad_rows ? bytes : cbuf__round_up(bytes, 8);
     if (o->pad_rows && stride <= 64) stride = cbuf__power_from(8, stride);
     f->stride = CBUF__AS(uint32_t, stride);
+    if (stride % 8) f->features |= CBUF__PACKED;
     if (dense) f->features |= CBUF__DENSE;
     else if (delta || (fits && stride == f->row_bytes)) f->features |= CBUF__SHARED_TAIL;
 }

@@ -1,11 +1,11 @@
 /*
  * cbuf_advise.h - which columns to store in fewer bits, from a sample of rows: for cbuf_options
- * `deltas`, `delta_count` and `block_rows`. Takes cbuf.h with it; C11 and C++11.
+ * `deltas`, `delta_count`, `block_rows` and `layout`. Takes cbuf.h with it; C11 and C++11.
  *
  *   cbuf_advice advice;
  *   if (cbuf_advise(columns, 4, sizeof(struct tick), ticks, 10000, &advice) == 0)
  *       options.deltas = advice.deltas, options.delta_count = advice.delta_count,
- *       options.block_rows = advice.block_rows;
+ *       options.block_rows = advice.block_rows, options.layout = advice.layout;
  *
  * `python3 -m cbuf advise` proposes the same from a ring or a file. Take rows as they will be: a
  * calm hour says nothing of a wild one. Later, cbuf_delta_at counts the escapes.
@@ -22,11 +22,12 @@ typedef struct cbuf_advice {
     cbuf_delta deltas[CBUF_MAX_DELTAS];
     double escapes[CBUF_MAX_DELTAS]; /* the part of the values, 0 to 1, that would not fit */
     uint32_t delta_count, block_rows;
-    double stored_bytes, plain_bytes; /* a row, with its number, its bases and pages of escapes */
+    uint8_t layout; /* CBUF_DENSE: no number, no padding; CBUF_NUMBERED if none is proposed */
+    double stored_bytes, plain_bytes; /* a row, with its bases and pages of escapes; numbered */
 } cbuf_advice;
 
 /* Proposes the columns and the block length that take the fewest bytes for n rows (2 at least)
- * like these, and of those the widest; none (delta_count is 0) if that saves less than a tenth. At
+ * like these; none (delta_count is 0) if that saves less than a tenth of plain numbered rows. At
  * most CBUF_MAX_DELTAS columns. 0, or CBUF_EINVAL. Looks at each value some 40 times. */
 static inline int cbuf_advise(const cbuf_column *columns, uint32_t column_count,
     uint32_t row_bytes, const void *rows, uint64_t n, cbuf_advice *advice);
@@ -140,68 +141,33 @@ CBUF__SLOW cbuf__choice cbuf__sample_try(const cbuf__sample *sample, uint32_t bi
     return choice;
 }
 
-/* Choices of a column: 0, as it is, then 8, 16 and 32 bits. How many there are. */
-CBUF__SLOW uint32_t cbuf__sample_choices(
-    const cbuf__sample *sample, bool possible, uint64_t block, cbuf__choice choices[4])
-{
-    uint32_t count = 1;
-    memset(choices, 0, 4 * sizeof choices[0]);
-    choices[0].stored = sample->bytes;
-    for (uint32_t bits = 8; possible && bits <= 32 && bits < 8 * sample->bytes; bits *= 2)
-        choices[count++] = cbuf__sample_try(sample, bits, block);
-    return count;
-}
-
-CBUF__SLOW double cbuf__stride_of(double stored) /* with the row's number */
-{
-    return CBUF__AS(double, (CBUF__AS(uint64_t, stored) + 4 + 7) / 8 * 8);
-}
-
-/* The best for one block length: each column at its cheapest, then, as long as that costs nothing,
- * wider. */
+/* The best for one block length: each column at its cheapest. */
 CBUF__SLOW void cbuf__advise_blocks(const cbuf_column *columns, uint32_t column_count,
     const cbuf__sample *samples, const bool *possible, uint32_t block, cbuf_advice *advice)
 {
-    cbuf__choice choices[CBUF_MAX_DELTAS][4];
-    uint32_t counts[CBUF_MAX_DELTAS], chosen[CBUF_MAX_DELTAS], used = 0, at[CBUF_MAX_DELTAS];
-    double stored = 0, more = 0;
+    uint32_t used = 0;
+    memset(advice, 0, sizeof *advice);
+    advice->block_rows = block;
+    advice->layout = CBUF_DENSE;
     for (uint32_t c = 0; c < column_count; c++) {
         if (!possible[c] || used == CBUF_MAX_DELTAS) {
-            stored += CBUF_TYPE_BYTES(columns[c].type);
+            advice->stored_bytes += CBUF_TYPE_BYTES(columns[c].type);
             continue;
         }
-        cbuf__choice *of = choices[used];
-        counts[used] = cbuf__sample_choices(&samples[used], true, block, of);
-        chosen[used] = 0;
-        for (uint32_t k = 1; k < counts[used]; k++)
-            if (of[k].stored + of[k].more < of[chosen[used]].stored + of[chosen[used]].more)
-                chosen[used] = k;
-        stored += of[chosen[used]].stored;
-        at[used++] = c;
-    }
-    memset(advice, 0, sizeof *advice);
-    for (uint32_t u = 0; u < used; u++) {
-        const cbuf__choice *of = choices[u];
-        for (uint32_t turn = 0; turn < counts[u]; turn++) { /* as it is; then the widest first */
-            uint32_t k = turn ? counts[u] - turn : 0;
-            double wider = stored - of[chosen[u]].stored + of[k].stored;
-            if (of[k].stored <= of[chosen[u]].stored || of[k].more > of[chosen[u]].more ||
-                cbuf__stride_of(wider) > cbuf__stride_of(stored))
-                continue;
-            stored = wider;
-            chosen[u] = k;
-            break;
+        const cbuf__sample *sample = samples + used++;
+        cbuf__choice best = { 0, sample->bytes, 0, 0 };
+        for (uint32_t bits = 8; bits <= 32 && bits < 8 * sample->bytes; bits *= 2) {
+            cbuf__choice choice = cbuf__sample_try(sample, bits, block);
+            if (choice.stored + choice.more < best.stored + best.more) best = choice;
         }
-        more += of[chosen[u]].more;
-        if (!of[chosen[u]].bits) continue;
+        advice->stored_bytes += best.stored + best.more;
+        if (!best.bits) continue;
         cbuf_delta *delta = advice->deltas + advice->delta_count;
-        memcpy(delta->name, columns[at[u]].name, sizeof delta->name);
-        delta->bits = of[chosen[u]].bits;
-        delta->step = samples[u].real ? samples[u].step : 0;
-        advice->escapes[advice->delta_count++] = of[chosen[u]].escapes;
+        memcpy(delta->name, columns[c].name, sizeof delta->name);
+        delta->bits = best.bits;
+        delta->step = sample->real ? sample->step : 0;
+        advice->escapes[advice->delta_count++] = best.escapes;
     }
-    advice->block_rows = block;
-    advice->stored_bytes = cbuf__stride_of(stored) + more;
 }
 
 static inline int cbuf_advise(const cbuf_column *columns, uint32_t column_count,
@@ -234,6 +200,7 @@ static inline int cbuf_advise(const cbuf_column *columns, uint32_t column_count,
     if (advice->stored_bytes <= 0.9 * advice->plain_bytes) return 0;
     advice->stored_bytes = advice->plain_bytes;
     advice->delta_count = 0;
+    advice->layout = CBUF_NUMBERED;
     return 0;
 }
 

@@ -23,11 +23,19 @@
  *     +------------+------------+-----------+---------------+-----+--------+
  *       differences, the widest first         as they are           (numbered)
  *
+ *     word 0          word 1          word 2
+ *     +---------------+---------------+-----    PACKED: dense rows have neither, and follow each
+ *     | row 0             | row 1                other by the byte (pad_rows makes them whole
+ *     +-------------------+-----------------     words, as those of the numbered layout are)
+ *
  * Bases and escapes are words like those of rows, stored between W1 and W2, loaded between R2 and
  * R1. As one base serves a whole block, `reserve` moves in whole blocks: no base is overwritten as
  * long as a row that it decodes may be trusted. A reader decodes only what was validated, so that
  * it looks for no escape that is not there (its page might not be either), and validates again
  * after it looked. A successor goes on in the middle of a block with that block's base.
+ *
+ * Of a word that two rows share each is stored with the other's bytes unchanged, so that the older
+ * one stays readable: its readers see one of two words with the same bytes.
  *
  * SPDX-License-Identifier: MIT
  */
@@ -45,7 +53,7 @@
 #endif
 
 enum { CBUF__CHUNK = 64 }; /* rows done at a time */
-#define CBUF__KIND_CODE(real, bytes, bits) ((real) * 1024u + (bytes) * 64u + (bits))
+#define CBUF__KIND_CODE(real, bytes, bits) (((real) * 5u + (bytes) / 2u) * 3u + (bits) / 16u)
 
 /* A decimal step as a quotient of whole numbers. */
 CBUF__SLOW CBUF__SSE2 bool cbuf__fraction_of(const double *of, double *multiple, double *divisor)
@@ -197,35 +205,123 @@ CBUF__INLINE CBUF__SSE2 uint64_t cbuf__steps_of(
     return steps;
 }
 
-/* n values, so many bytes apart, to their differences from the base, and back. Not 0 if there are
- * escapes among them: values that do not fit, or are not so many steps; escape codes. */
+/* Two floats at once. These types are of every compiler; where the processor has no such registers,
+ * they are done one after the other. */
+typedef double cbuf__reals __attribute__((vector_size(16)));
+typedef uint64_t cbuf__wholes __attribute__((vector_size(16)));
+
+CBUF__INLINE CBUF__SSE2 double cbuf__get_real(const unsigned char *from)
+{
+    double value;
+    memcpy(&value, from, 8);
+    return value;
+}
+
+/* n doubles, an even number of them, as cbuf__pack_as does it. What fits is within 2^31 of the
+ * base, so that a look at the base is one at all of them: whole numbers below 2^51. */
+CBUF__INLINE CBUF__SSE2 uint64_t cbuf__pack_pairs(unsigned char *to, size_t apart,
+    const unsigned char *from, size_t from_apart, uint32_t n, const cbuf__packed *d,
+    const uint32_t bits)
+{
+    const uint64_t one = 1, half = one << (bits - 1), low = d->base + CBUF__ROUND_BITS - half;
+    const cbuf__wholes lows = { low, low }, halves = { half, half }, ones = { 1, 1 };
+    const cbuf__reals round = { CBUF__ROUND, CBUF__ROUND }, inverse = { d->inverse, d->inverse };
+    const cbuf__reals multiple = { d->multiple, d->multiple }, divisor = { d->divisor, d->divisor };
+    cbuf__wholes bad = { 0, 0 }, any = bad;
+    uint64_t wide[CBUF__CHUNK];
+    _Pragma("GCC unroll 4") for (uint32_t i = 0; i < n; i += 2, from += 2 * from_apart) {
+        cbuf__reals value = { cbuf__get_real(from), cbuf__get_real(from + from_apart) };
+        cbuf__reals rounded = value * inverse + round;
+        cbuf__reals again = (rounded - round) * multiple / divisor;
+        cbuf__wholes is, was, steps;
+        memcpy(&is, &again, 16);
+        memcpy(&was, &value, 16);
+        memcpy(&steps, &rounded, 16);
+        steps -= lows;
+        bad |= is ^ was;
+        any |= steps | (steps - ones);
+        steps ^= halves;
+        memcpy(wide + i, &steps, 16);
+    }
+    _Pragma("GCC unroll 4") for (uint32_t i = 0; i < n; i++, to += apart)
+        cbuf__store_part(to, wide[i], bits / 8);
+    return bad[0] | bad[1] | (any[0] | any[1]) >> bits | (d->base + (one << 50)) >> 51;
+}
+CBUF__INLINE CBUF__SSE2 uint64_t cbuf__unpack_pairs(unsigned char *to, size_t apart,
+    const unsigned char *from, size_t from_apart, uint32_t n, const cbuf__packed *d,
+    const uint64_t base, const uint32_t bits)
+{
+    const uint64_t most = (CBUF__AS(uint64_t, 1) << (bits - 1)) - 1, low = base + CBUF__ROUND_BITS;
+    const cbuf__wholes lows = { low, low };
+    const cbuf__reals round = { CBUF__ROUND, CBUF__ROUND };
+    const cbuf__reals multiple = { d->multiple, d->multiple }, divisor = { d->divisor, d->divisor };
+    uint64_t any = 0;
+    _Pragma("GCC unroll 4") for (uint32_t i = 0; i < n; i += 2, from += 2 * from_apart) {
+        uint64_t one = cbuf__extend(cbuf__load_part(from, bits / 8), bits);
+        uint64_t other = cbuf__extend(cbuf__load_part(from + from_apart, bits / 8), bits);
+        cbuf__wholes steps = { one, other };
+        cbuf__reals value;
+        any |= (one + most) | (other + most); /* negative if there is a code */
+        steps += lows;
+        memcpy(&value, &steps, 16);
+        value = (value - round) * multiple / divisor;
+        double first = value[0], second = value[1];
+        memcpy(to, &first, 8);
+        memcpy(to + apart, &second, 8);
+        to += 2 * apart;
+    }
+    return any;
+}
+
+/* A value as it is stored: its difference from the base. It fits if, half the range added and cut
+ * to the column's width, it is above 0 and below 2^bits: then *bad stays 0 and *any below that. */
+CBUF__INLINE CBUF__SSE2 uint64_t cbuf__difference(const unsigned char *from, const cbuf__packed *d,
+    const bool real, const uint32_t bytes, const uint32_t bits, uint64_t *any, uint64_t *bad)
+{
+    const uint64_t half = CBUF__AS(uint64_t, 1) << (bits - 1);
+    uint64_t value = cbuf__load_part(from, bytes), misfit = 0;
+    if (real) value = cbuf__steps_of(value, d, bytes, &misfit);
+    value = (value - (d->base - half)) & UINT64_MAX >> (real ? 0 : 64 - 8 * bytes);
+    *any |= value | (value - 1);
+    *bad |= misfit;
+    return value ^ half;
+}
+/* The value of a difference; *any is negative if it is the code. */
+CBUF__INLINE CBUF__SSE2 uint64_t cbuf__value_of(const unsigned char *from, const cbuf__packed *d,
+    uint64_t base, const bool real, const uint32_t bytes, const uint32_t bits, uint64_t *any)
+{
+    uint64_t value = cbuf__extend(cbuf__load_part(from, bits / 8), bits);
+    *any |= value + (CBUF__AS(uint64_t, 1) << (bits - 1)) - 1;
+    return real ? cbuf__float_of(value + base, d, bytes) : value + base;
+}
+
+/* n values, so many bytes apart, to their differences from the base, and back. Not 0 if there are,
+ * or might be, escapes among them: values that do not fit, or are not so many steps; codes. */
 CBUF__INLINE CBUF__SSE2 uint64_t cbuf__pack_as(unsigned char *to, size_t apart,
     const unsigned char *from, size_t from_apart, uint32_t n, const cbuf__packed *d,
     const bool real, const uint32_t bytes, const uint32_t bits)
 {
-    const uint64_t one = 1, base = d->base;
+    const uint32_t paired = real && bytes == 8 ? n / 2 * 2 : 0;
     uint64_t any = 0, bad = 0;
-    for (uint32_t i = 0; i < n; i++, to += apart, from += from_apart) {
-        uint64_t value = cbuf__load_part(from, bytes);
-        if (real) value = cbuf__steps_of(value, d, bytes, &bad);
-        value = cbuf__extend(value - base, real ? 64 : 8 * bytes);
-        any |= bad | (value + (one << (bits - 1)) - 1 > (one << bits) - 2);
-        cbuf__store_part(to, value, bits / 8);
-    }
-    return any;
+    if (paired) bad = cbuf__pack_pairs(to, apart, from, from_apart, paired, d, bits);
+    to += paired * apart;
+    from += paired * from_apart;
+    _Pragma("GCC unroll 4") for (uint32_t i = paired; i < n; i++, to += apart, from += from_apart)
+        cbuf__store_part(to, cbuf__difference(from, d, real, bytes, bits, &any, &bad), bits / 8);
+    return bad | any >> bits;
 }
 CBUF__INLINE CBUF__SSE2 uint64_t cbuf__unpack_as(unsigned char *to, size_t apart,
     const unsigned char *from, size_t from_apart, uint32_t n, const cbuf__packed *d,
     const uint64_t base, const bool real, const uint32_t bytes, const uint32_t bits)
 {
+    const uint32_t paired = real && bytes == 8 ? n / 2 * 2 : 0;
     uint64_t any = 0;
-    for (uint32_t i = 0; i < n; i++, to += apart, from += from_apart) {
-        uint64_t value = cbuf__load_part(from, bits / 8);
-        any |= value == CBUF__AS(uint64_t, 1) << (bits - 1);
-        value = cbuf__extend(value, bits) + base;
-        cbuf__store_part(to, real ? cbuf__float_of(value, d, bytes) : value, bytes);
-    }
-    return any;
+    if (paired) any = cbuf__unpack_pairs(to, apart, from, from_apart, paired, d, base, bits);
+    to += paired * apart;
+    from += paired * from_apart;
+    _Pragma("GCC unroll 4") for (uint32_t i = paired; i < n; i++, to += apart, from += from_apart)
+        cbuf__store_part(to, cbuf__value_of(from, d, base, real, bytes, bits, &any), bytes);
+    return any >> 63;
 }
 #define CBUF__KINDS(X)                                                                             \
     X(false, 1, 8) X(false, 2, 8) X(false, 2, 16) X(false, 4, 8) X(false, 4, 16) X(false, 4, 32)   \
@@ -247,6 +343,30 @@ CBUF__SLOW CBUF__SSE2 uint64_t cbuf__unpack(unsigned char *to, size_t apart,
     case CBUF__KIND_CODE(real, bytes, bits):                                                       \
         return cbuf__unpack_as(to, apart, from, from_apart, n, d, base, real, bytes, bits);
     switch (d->kind) { CBUF__KINDS(CBUF__CASE) default: return 0; }
+#undef CBUF__CASE
+}
+
+/* The same for one value: whether it is an escape. */
+CBUF__INLINE CBUF__SSE2 bool cbuf__pack_one(
+    unsigned char *to, const unsigned char *from, const cbuf__packed *d)
+{
+    uint64_t any = 0, bad = 0;
+#define CBUF__CASE(real, bytes, bits)                                                              \
+    case CBUF__KIND_CODE(real, bytes, bits):                                                       \
+        cbuf__store_part(to, cbuf__difference(from, d, real, bytes, bits, &any, &bad), bits / 8);  \
+        return (bad | any >> bits) != 0;
+    switch (d->kind) { CBUF__KINDS(CBUF__CASE) default: return false; }
+#undef CBUF__CASE
+}
+CBUF__INLINE CBUF__SSE2 bool cbuf__unpack_one(
+    unsigned char *to, const unsigned char *from, const cbuf__packed *d, uint64_t base)
+{
+    uint64_t any = 0;
+#define CBUF__CASE(real, bytes, bits)                                                              \
+    case CBUF__KIND_CODE(real, bytes, bits):                                                       \
+        cbuf__store_part(to, cbuf__value_of(from, d, base, real, bytes, bits, &any), bytes);       \
+        return any >> 63 != 0;
+    switch (d->kind) { CBUF__KINDS(CBUF__CASE) default: return false; }
 #undef CBUF__CASE
 }
 
@@ -284,33 +404,46 @@ CBUF__SLOW bool cbuf__have_page(cbuf_ring *ring, const cbuf__word *word)
     return (void)ring, (void)word, true;
 }
 
-/* Puts the values of n rows that do not fit into the escape plane. How many rows can be published:
- * all, or those before the first that the disk has no room for. */
-CBUF__SLOW uint32_t cbuf__put_escapes(cbuf_ring *ring, uint32_t k, uint64_t sequence,
-    unsigned char *to, const unsigned char *from, uint32_t n)
+/* Puts a value into the escape plane. False if the disk has no room for it. */
+CBUF__SLOW bool cbuf__put_escape(cbuf_ring *ring, uint32_t k, uint64_t sequence, uint64_t value)
+{
+    cbuf__word *place = cbuf__escape_at(ring, k, sequence), *escapes = ring->codec.escapes + k;
+    if (!cbuf__have_page(ring, place)) return false;
+    cbuf__store_relaxed(place, value);
+    cbuf__store_relaxed(escapes, cbuf__load_relaxed(escapes) + 1);
+    return true;
+}
+
+/* Stores column k of one row. False if the disk has no room for its escape. */
+CBUF__INLINE CBUF__SSE2 bool cbuf__encode_one(cbuf_ring *ring, uint32_t k, uint64_t sequence,
+    unsigned char *stored, const unsigned char *row)
 {
     const cbuf__packed *d = ring->codec.delta + k;
-    cbuf__word *escapes = ring->codec.escapes + k;
+    const unsigned char *from = row + d->offset;
+    if (CBUF__LIKELY(!cbuf__pack_one(stored + d->stored, from, d))) return true;
+    cbuf__store_part(stored + d->stored, CBUF__AS(uint64_t, 1) << (d->bits - 1), d->bits / 8);
+    return cbuf__put_escape(ring, k, sequence, cbuf__load_part(from, d->bytes));
+}
+
+/* Stores column k of n rows once more, of which some do not fit. How many rows can be published:
+ * all, or those before the first that the disk has no room for. */
+CBUF__SLOW CBUF__SSE2 uint32_t cbuf__put_escapes(cbuf_ring *ring, uint32_t k, uint64_t sequence,
+    unsigned char *stored, const unsigned char *rows, uint32_t n)
+{
     uint32_t i = 0;
-    for (; i < n; i++, to += ring->stride, from += ring->row_bytes) {
-        cbuf__word *place = cbuf__escape_at(ring, k, sequence + i);
-        if (!cbuf__pack(to, 0, from, 0, 1, d)) continue;
-        if (!cbuf__have_page(ring, place)) break;
-        cbuf__store_relaxed(place, cbuf__load_part(from, d->bytes));
-        cbuf__store_part(to, CBUF__AS(uint64_t, 1) << (d->bits - 1), d->bits / 8);
-        cbuf__store_relaxed(escapes, cbuf__load_relaxed(escapes) + 1);
-    }
+    while (i < n && cbuf__encode_one(ring, k, sequence + i, stored, rows))
+        i++, stored += ring->stride, rows += ring->row_bytes;
     return i;
 }
 
 /* A block's base is its first value that can be one, or that of the block before. */
 CBUF__SLOW CBUF__SSE2 void cbuf__put_base(cbuf_ring *ring, uint32_t k, uint64_t sequence,
-    const unsigned char *from, uint32_t n)
+    const unsigned char *rows, uint32_t n)
 {
     cbuf__packed *d = ring->codec.delta + k;
     uint64_t bad = 1;
-    for (uint32_t i = 0; bad && i < n; i++, from += ring->row_bytes) {
-        uint64_t value = cbuf__load_part(from, d->bytes);
+    for (uint32_t i = 0; bad && i < n; i++, rows += ring->row_bytes) {
+        uint64_t value = cbuf__load_part(rows + d->offset, d->bytes);
         if (d->real) value = cbuf__steps_of(value, d, d->bytes, &bad);
         else bad = 0;
         if (!bad) d->base = value;
@@ -325,9 +458,17 @@ CBUF__INLINE uint32_t cbuf__encode(cbuf_ring *ring, uint32_t k, uint64_t sequenc
     cbuf__packed *d = ring->codec.delta + k;
     const unsigned char *from = rows + d->offset;
     unsigned char *to = stored + d->stored;
-    if (!(sequence & ~ring->blocks)) cbuf__put_base(ring, k, sequence, from, n);
+    if (!(sequence & ~ring->blocks)) cbuf__put_base(ring, k, sequence, rows, n);
     uint64_t escapes = cbuf__pack(to, ring->stride, from, ring->row_bytes, n, d);
-    return CBUF__LIKELY(!escapes) ? n : cbuf__put_escapes(ring, k, sequence, to, from, n);
+    return CBUF__LIKELY(!escapes) ? n : cbuf__put_escapes(ring, k, sequence, stored, rows, n);
+}
+
+CBUF__SLOW void cbuf__get_escape(
+    const cbuf_ring *ring, uint32_t k, uint64_t sequence, unsigned char *row)
+{
+    const cbuf__packed *d = ring->codec.delta + k;
+    uint64_t value = cbuf__load_relaxed(cbuf__escape_at(ring, k, sequence));
+    cbuf__store_part(row + d->offset, value, d->bytes);
 }
 
 /* Gives column k of n validated rows back. Whether escapes were read, which need a look more. */
@@ -338,9 +479,9 @@ CBUF__INLINE bool cbuf__decode(const cbuf_ring *ring, uint32_t k, uint64_t seque
     const unsigned char *from = stored + d->stored;
     unsigned char *to = rows + d->offset;
     if (!cbuf__unpack(to, ring->row_bytes, from, ring->stride, n, d, base)) return false;
-    for (uint32_t i = 0; i < n; i++, from += ring->stride, to += ring->row_bytes) {
+    for (uint32_t i = 0; i < n; i++, from += ring->stride) {
         if (cbuf__load_part(from, d->bits / 8) != CBUF__AS(uint64_t, 1) << (d->bits - 1)) continue;
-        cbuf__store_part(to, cbuf__load_relaxed(cbuf__escape_at(ring, k, sequence + i)), d->bytes);
+        cbuf__get_escape(ring, k, sequence + i, rows + i * ring->row_bytes);
     }
     return true;
 }
@@ -356,37 +497,137 @@ CBUF__INLINE uint32_t cbuf__chunk(const cbuf_ring *ring, uint64_t sequence, uint
 CBUF__INLINE void cbuf__copy_each(unsigned char *to, size_t apart, const unsigned char *from,
     size_t from_apart, uint32_t n, const size_t bytes)
 {
-    for (uint32_t i = 0; i < n; i++, to += apart, from += from_apart) memcpy(to, from, bytes);
+    _Pragma("GCC unroll 4") for (uint32_t i = 0; i < n; i++, to += apart, from += from_apart)
+        memcpy(to, from, bytes);
 }
-/* Copies the other columns of n rows: in, or out. In, what no column fills is zero. */
-CBUF__SLOW void cbuf__copy_others(const cbuf_ring *ring, unsigned char *to, size_t apart_to,
+/* A run's first and last `part` bytes, which are all of it: they overlap, or are the same. */
+CBUF__INLINE void cbuf__copy_ends(unsigned char *to, size_t apart, const unsigned char *from,
+    size_t from_apart, uint32_t n, size_t bytes, const size_t part)
+{
+    cbuf__copy_each(to, apart, from, from_apart, n, part);
+    if (bytes == part) return;
+    cbuf__copy_each(to + bytes - part, apart, from + bytes - part, from_apart, n, part);
+}
+CBUF__INLINE void cbuf__copy_run(unsigned char *to, size_t apart, const unsigned char *from,
+    size_t from_apart, uint32_t n, size_t bytes)
+{
+    if (bytes == 1) cbuf__copy_each(to, apart, from, from_apart, n, 1);
+    else if (bytes < 4) cbuf__copy_ends(to, apart, from, from_apart, n, bytes, 2);
+    else if (bytes < 8) cbuf__copy_ends(to, apart, from, from_apart, n, bytes, 4);
+    else if (bytes <= 16) cbuf__copy_ends(to, apart, from, from_apart, n, bytes, 8);
+    else cbuf__copy_each(to, apart, from, from_apart, n, bytes);
+}
+/* Copies the other columns of n rows: in, or out. */
+CBUF__SLOW void cbuf__copy_runs(const cbuf_ring *ring, unsigned char *to, size_t apart_to,
     const unsigned char *from, size_t apart_from, uint32_t n, bool in)
 {
-    const uint64_t zero = 0;
-    for (size_t end = ring->codec.stored_bytes / 8 * 8; in && end < apart_to; end += 8)
-        for (uint32_t i = 0; i < n; i++) memcpy(to + i * apart_to + end, &zero, 8);
     for (uint32_t r = 0; r < ring->codec.runs; r++) {
         const cbuf__run *run = ring->codec.run + r;
         unsigned char *put = to + (in ? run->stored : run->offset);
         const unsigned char *get = from + (in ? run->offset : run->stored);
-        if (run->bytes == 4) cbuf__copy_each(put, apart_to, get, apart_from, n, 4);
-        else if (run->bytes == 8) cbuf__copy_each(put, apart_to, get, apart_from, n, 8);
-        else cbuf__copy_each(put, apart_to, get, apart_from, n, run->bytes);
+        cbuf__copy_run(put, apart_to, get, apart_from, n, run->bytes);
     }
 }
-
-/* Stores n rows from `next` on. How many can be published. */
-CBUF__SLOW uint64_t cbuf__put_deltas(cbuf_ring *ring, const unsigned char *rows, uint64_t n)
+/* Stores them, and zero in what no column fills, of rows of whole words only. */
+CBUF__INLINE void cbuf__put_others(
+    const cbuf_ring *ring, unsigned char *stored, const unsigned char *rows, uint32_t n)
 {
-    unsigned char stored[CBUF__BUFFER];
+    const uint64_t zero = 0;
+    const uint32_t stride = ring->stride, filled = ring->codec.stored_bytes;
+    for (size_t end = filled / 8 * 8; filled < stride && end < stride; end += 8)
+        for (uint32_t i = 0; i < n; i++) memcpy(stored + cbuf__span(i, stride) + end, &zero, 8);
+    if (ring->codec.runs) cbuf__copy_runs(ring, stored, stride, rows, ring->row_bytes, n, true);
+}
+CBUF__INLINE void cbuf__take_others(
+    const cbuf_ring *ring, unsigned char *rows, const unsigned char *stored, uint32_t n)
+{
+    if (!ring->codec.runs) return;
+    cbuf__copy_runs(ring, rows, ring->row_bytes, stored, ring->stride, n, false);
+}
+
+/* Where a row begins: its word, and how many bytes of that belong to the row before it. */
+CBUF__INLINE cbuf__word *cbuf__stored_word(const cbuf_ring *ring, uint64_t sequence, size_t *skip)
+{
+    size_t at = cbuf__span(sequence & ring->mask, ring->stride);
+    void *word = ring->rows + at / 8 * 8;
+    *skip = at % 8;
+    return CBUF__AS(cbuf__word *, word);
+}
+
+/* The bytes of a word from there on, 0 to 7. */
+CBUF__INLINE uint64_t cbuf__bytes_from(size_t byte)
+{
+    return CBUF__LITTLE ? UINT64_MAX << 8 * byte : UINT64_MAX >> 8 * byte;
+}
+
+/* Copies the next n rows in, of one block, which begin `skip` bytes behind `stored`. A word that
+ * also has bytes of other rows is stored with these unchanged. Those of the row before are in
+ * `joint` (to load the word would be to wait for its line); of those behind only another block's
+ * are worth anything. */
+CBUF__INLINE void cbuf__put_stored(
+    cbuf_ring *ring, uint64_t sequence, const unsigned char *stored, uint32_t n)
+{
+    if (!ring->dense) {
+        if (ring->stride == 16) cbuf__put_rows(ring, sequence, stored, n, 16); /* unrolled */
+        else cbuf__put_rows(ring, sequence, stored, n, ring->stride);
+        return;
+    }
+    size_t skip, bytes = cbuf__span(n, ring->stride);
+    cbuf__word *to = cbuf__stored_word(ring, sequence, &skip);
+    size_t words = (skip + bytes) / 8, rest = (skip + bytes) % 8;
+    uint64_t own = cbuf__bytes_from(skip), behind = cbuf__bytes_from(rest);
+    uint64_t first = (cbuf__get(stored) & own) | (ring->codec.joint & ~own), last = first;
+    if (words) {
+        cbuf__store_relaxed(to, first);
+        if (CBUF_BULK_COPY && words > 32) cbuf__copy(to + 1, stored + 8, 8 * (words - 1));
+        else cbuf__words_in(to + 1, stored + 8, words - 1);
+        last = cbuf__get(stored + 8 * words);
+    }
+    if (!rest) return;
+    bool ends = !((sequence + n) & ~ring->blocks);
+    last = (last & ~behind) | (ends ? cbuf__load_relaxed(to + words) & behind : 0);
+    cbuf__store_relaxed(to + words, last);
+    ring->codec.joint = last;
+}
+CBUF__INLINE size_t cbuf__take_stored(
+    const cbuf_ring *ring, uint64_t sequence, unsigned char *stored, uint32_t n)
+{
+    size_t skip, bytes = cbuf__span(n, ring->stride);
+    const cbuf__word *from = cbuf__stored_word(ring, sequence, &skip);
+    cbuf__bulk_out(stored, from, (skip + bytes + 7) / 8 * 8);
+    return skip;
+}
+
+/* Stores the next row. 1, or 0 if the disk has no room for its escapes. */
+CBUF__SLOW CBUF__SSE2 uint64_t cbuf__put_delta(cbuf_ring *ring, const unsigned char *row)
+{
+    unsigned char stored[CBUF__BUFFER / 2 + 16];
+    const uint32_t deltas = ring->codec.deltas;
+    uint64_t sequence = ring->next;
+    size_t skip;
+    cbuf__stored_word(ring, sequence, &skip);
+    cbuf__put_others(ring, stored + skip, row, 1);
+    for (uint32_t k = 0; !(sequence & ~ring->blocks) && k < deltas; k++)
+        cbuf__put_base(ring, k, sequence, row, 1);
+    for (uint32_t k = 0; k < deltas; k++)
+        if (!cbuf__encode_one(ring, k, sequence, stored + skip, row)) return 0;
+    cbuf__put_stored(ring, sequence, stored, 1);
+    return 1;
+}
+
+CBUF__SLOW uint64_t cbuf__put_batch(cbuf_ring *ring, const unsigned char *rows, uint64_t n)
+{
+    unsigned char stored[CBUF__BUFFER + 16];
     uint64_t done = 0;
     while (done < n) {
         uint64_t sequence = ring->next + done;
         uint32_t most = cbuf__chunk(ring, sequence, n - done), count = most;
-        cbuf__copy_others(ring, stored, ring->stride, rows, ring->row_bytes, most, true);
+        size_t skip;
+        cbuf__stored_word(ring, sequence, &skip);
+        cbuf__put_others(ring, stored + skip, rows, most);
         for (uint32_t k = 0; k < ring->codec.deltas; k++)
-            count = cbuf__encode(ring, k, sequence, rows, stored, count);
-        cbuf__put_rows(ring, sequence, stored, count, ring->stride);
+            count = cbuf__encode(ring, k, sequence, rows, stored + skip, count);
+        if (count) cbuf__put_stored(ring, sequence, stored, count);
         done += count;
         rows += cbuf__span(count, ring->row_bytes);
         if (count < most) break;
@@ -394,11 +635,37 @@ CBUF__SLOW uint64_t cbuf__put_deltas(cbuf_ring *ring, const unsigned char *rows,
     return done;
 }
 
-/* Copies n rows from `first` on, and validates them. The first from which on all are whole. */
-CBUF__SLOW uint64_t cbuf__take_deltas(
+/* Stores n rows from `next` on. How many can be published. */
+CBUF__SLOW uint64_t cbuf__put_deltas(cbuf_ring *ring, const unsigned char *rows, uint64_t n)
+{
+    return n == 1 ? cbuf__put_delta(ring, rows) : cbuf__put_batch(ring, rows, n);
+}
+
+/* Copies and decodes one row; false if it is not whole. */
+CBUF__SLOW CBUF__SSE2 bool cbuf__take_delta(
+    const cbuf_ring *ring, uint64_t sequence, unsigned char *row)
+{
+    unsigned char buffer[CBUF__BUFFER / 2 + 16];
+    uint64_t bases[CBUF_MAX_DELTAS];
+    bool escapes = false;
+    for (uint32_t k = 0; k < ring->codec.deltas; k++)
+        bases[k] = cbuf__load_relaxed(cbuf__base_at(ring, k, sequence));
+    const unsigned char *stored = buffer + cbuf__take_stored(ring, sequence, buffer, 1);
+    if (!cbuf__is_whole(ring, sequence)) return false;
+    for (uint32_t k = 0; k < ring->codec.deltas; k++) {
+        const cbuf__packed *d = ring->codec.delta + k;
+        bool code = cbuf__unpack_one(row + d->offset, stored + d->stored, d, bases[k]);
+        if (code) cbuf__get_escape(ring, k, sequence, row);
+        escapes |= code;
+    }
+    cbuf__take_others(ring, row, stored, 1);
+    return !escapes || cbuf__is_whole(ring, sequence);
+}
+
+CBUF__SLOW uint64_t cbuf__take_batch(
     const cbuf_ring *ring, uint64_t first, unsigned char *rows, uint64_t n)
 {
-    unsigned char stored[CBUF__BUFFER];
+    unsigned char buffer[CBUF__BUFFER + 16];
     uint64_t bases[CBUF_MAX_DELTAS], good = first;
     for (uint64_t at = first; at < first + n;) {
         uint32_t count = cbuf__chunk(ring, at, first + n - at);
@@ -406,7 +673,7 @@ CBUF__SLOW uint64_t cbuf__take_deltas(
         bool escapes = false;
         for (uint32_t k = 0; k < ring->codec.deltas; k++)
             bases[k] = cbuf__load_relaxed(cbuf__base_at(ring, k, at));
-        cbuf__take_rows(ring, at, stored, count, ring->stride);
+        const unsigned char *stored = buffer + cbuf__take_stored(ring, at, buffer, count);
         uint64_t oldest = cbuf__validate(ring);
         for (uint32_t k = 0; oldest <= at && k < ring->codec.deltas; k++)
             escapes |= cbuf__decode(ring, k, at, to, stored, count, bases[k]);
@@ -415,10 +682,18 @@ CBUF__SLOW uint64_t cbuf__take_deltas(
             good = at = oldest;
             continue;
         }
-        cbuf__copy_others(ring, to, ring->row_bytes, stored, ring->stride, count, false);
+        cbuf__take_others(ring, to, stored, count);
         at += count;
     }
     return good;
+}
+
+/* Copies n rows from `first` on, and validates them. The first from which on all are whole. */
+CBUF__SLOW uint64_t cbuf__take_deltas(
+    const cbuf_ring *ring, uint64_t first, unsigned char *rows, uint64_t n)
+{
+    if (n == 1 && cbuf__take_delta(ring, first, rows)) return first;
+    return cbuf__take_batch(ring, first, rows, n);
 }
 
 /* What a producer must know of the last block to go on in it, or behind it. */
@@ -427,6 +702,8 @@ CBUF__SLOW void cbuf__take_over_deltas(cbuf_ring *ring)
     uint64_t last = ring->next ? ring->next - 1 : 0;
     for (uint32_t k = 0; k < ring->codec.deltas; k++)
         ring->codec.delta[k].base = cbuf__load_relaxed(cbuf__base_at(ring, k, last));
+    size_t skip;
+    ring->codec.joint = cbuf__load_relaxed(cbuf__stored_word(ring, ring->next, &skip));
 }
 
 /* ---- what the schema says, and what it leads to ---- */
@@ -541,6 +818,7 @@ CBUF__SLOW const char *cbuf__other_delta(const cbuf_ring *ring, const cbuf_optio
         const cbuf_delta *wants = options->deltas + k;
         cbuf_delta there;
         uint32_t i = 0;
+        memset(&there, 0, sizeof there);
         while (!cbuf_delta_at(ring, i, &there, NULL) && strcmp(there.name, wants->name)) i++;
         if (i == options->delta_count || there.bits != wants->bits ||
             memcmp(&there.step, &wants->step, 8))

@@ -182,7 +182,7 @@ def _advise(options):
          "%.2f" % one.bytes) for one in advice.columns])
     print("\nblocks of %d rows; %.1f bytes a row instead of %d%s" % (
         advice.block_rows, advice.bytes, advice.plain,
-        "" if advice.worth else ": plain rows are best"))
+        ", in the dense layout" if advice.worth else ": plain rows are best"))
     if advice.worth:
         print("static const cbuf_delta deltas[] = { %s };" % ", ".join(
             '{ "%s", %d, %s }' % (one.name, one.bits, repr(one.step) if one.step else "0")

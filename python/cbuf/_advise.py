@@ -11,8 +11,8 @@ BLOCKS = (64, 16, 32, 128, 256, 512)  # the default first: another one must be b
 MULTIPLES = (1000, 500, 250, 200, 100, 50, 25, 20, 10, 5, 2)
 PAGE_ROWS = 512  # of one column, whose escapes share a page
 
-# escapes: the part of the values that would not fit; bytes: what a row would take for the column,
-# bases and pages of escapes included. bits is 0 where the column is better stored as it is.
+# escapes: the part of the values that would not fit; bytes: what a dense row would take for the
+# column, bases and pages of escapes included. bits is 0 where the column is better stored as it is.
 Column = collections.namedtuple("Column", "name bits step escapes bytes")
 Advice = collections.namedtuple("Advice", "columns block_rows bytes plain worth")
 
@@ -53,16 +53,9 @@ def advise(rows):
 def _with_blocks(rows, whole, block):
     choices = {name: _choices(rows.dtype[name], whole[name], block) for name in rows.dtype.names}
     chosen = {name: min(options, key=lambda one: one[2]) for name, options in choices.items()}
-    stride = _stride(chosen)
-    for name in sorted(chosen, key=lambda name: -chosen[name][1]):  # room that costs nothing
-        for option in sorted(choices[name], key=lambda one: -one[3]):
-            wider = {**chosen, name: option}
-            if option[4] <= chosen[name][4] and _stride(wider) == stride:
-                chosen = wider
-                break
-    columns = [Column(name, bits, whole[name][3] if bits else 0.0, escapes, stored + more)
-               for name, (bits, escapes, _, stored, more) in chosen.items()]
-    total = stride + sum(one[4] for one in chosen.values())
+    columns = [Column(name, bits, whole[name][3] if bits else 0.0, escapes, bytes_)
+               for name, (bits, escapes, bytes_) in chosen.items()]
+    total = sum(one.bytes for one in columns)
     size = rows.dtype.itemsize
     end = max(kind.itemsize + offset for kind, offset in rows.dtype.fields.values())
     padded = size % 8 == 0 and end + 4 <= size  # there the row's number is
@@ -70,14 +63,10 @@ def _with_blocks(rows, whole, block):
     return Advice(columns, block, total, plain, total <= 0.9 * plain)
 
 
-def _stride(chosen):
-    return -(-(sum(one[3] for one in chosen.values()) + 4) // 8) * 8
-
-
 def _choices(dtype, whole, block):
-    """(bits, escapes, bytes, of these stored, of these bases and escapes), as it is and narrower."""
+    """(bits, escapes, bytes with those of bases and escapes), as it is and narrower."""
     size = dtype.itemsize
-    options = [(0, 0.0, size, size, 0.0)]
+    options = [(0, 0.0, float(size))]
     if whole is None:
         return options
     values, bad, width, _ = whole
@@ -94,7 +83,7 @@ def _choices(dtype, whole, block):
         escapes = bad | (differences > most) | (differences < -most)
         pages = np.logical_or.reduceat(escapes, np.arange(0, len(escapes), PAGE_ROWS)).mean()
         more = 8 / block + 8 * min(1, 10 * pages)  # once made they stay: a ring needs ten times
-        options.append((bits, float(escapes.mean()), bits // 8 + more, bits // 8, float(more)))
+        options.append((bits, float(escapes.mean()), float(bits // 8 + more)))
     return options
 
 

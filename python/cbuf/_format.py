@@ -17,8 +17,8 @@ HEADER_BYTES = 1024
 MAGIC = b"cbuf\r\n\x1a\0"
 MAJOR = 1
 BYTE_ORDER = 0x01020304
-DENSE, SHARED_TAIL, LOCKED, DELTA, MANY = 1, 2, 4, 8, 16  # the feature bits
-KNOWN_FEATURES = DENSE | SHARED_TAIL | LOCKED | DELTA | MANY
+DENSE, SHARED_TAIL, LOCKED, DELTA, MANY, PACKED = 1, 2, 4, 8, 16, 32  # the feature bits
+KNOWN_FEATURES = DENSE | SHARED_TAIL | LOCKED | DELTA | MANY | PACKED
 
 # Places in the header, as indices of 8-byte words.
 HEAD, RESERVE = 256 // 8, 384 // 8
@@ -166,10 +166,15 @@ def _check_sizes(facts, path):
     if facts.features & DELTA:
         _check_delta_sizes(facts, path)
     number = 0 if facts.features & (DENSE | SHARED_TAIL) else 4
-    stored_bytes = 8 if facts.features & DELTA else facts.row_bytes
+    stored_bytes = 1 if facts.features & DELTA else facts.row_bytes
     _within(path, "stride", facts.stride, stored_bytes + number, MAX_ROW_BYTES + 16)
-    if facts.stride % 8:
-        raise FormatError("%s: stride is %d, must be a multiple of 8" % (path, facts.stride))
+    packed = bool(facts.features & PACKED)
+    if packed != bool(facts.stride % 8):
+        raise FormatError("%s: stride is %d with features %#x, must be a multiple of 8 if and only "
+                          "if rows are not packed" % (path, facts.stride, facts.features))
+    if packed and facts.features & (DENSE | DELTA) != DENSE | DELTA:
+        raise FormatError("%s: features %#x: only dense rows with delta columns are packed"
+                          % (path, facts.features))
     if facts.features & SHARED_TAIL and (
             facts.features & DENSE
             or not facts.features & DELTA and facts.row_bytes != facts.stride):

@@ -1,12 +1,14 @@
 /* A ring with delta columns as a library, for test_delta.py: rows come as bytes and are written by cbuf.h.
  *
- *   make_ring(path, dense, capacity, block, bits)   bits: of all delta columns, or as many as the column has
+ *   make_ring(path, dense, capacity, block, bits)   dense: 0 or 1, or 2 with rows padded to 64 bytes; bits: of all delta
+ *                                                   columns, or as many as the column has
  *   write_rows(ring, rows, n)                       n, or what cbuf says
  *   end_ring(ring) */
 #include <cbuf.h>
 
 #include <stdlib.h>
 
+enum { PADDED = 2 };
 struct row {
     int64_t time, i64;
     uint64_t u64;
@@ -44,7 +46,7 @@ void *make_ring(const char *path, int dense, unsigned capacity, unsigned block, 
     }
     cbuf_options options = { .name = path, .capacity = capacity, .columns = columns, .column_count = 13,
         .row_bytes = sizeof(struct row), .layout = dense ? CBUF_DENSE : CBUF_NUMBERED, .reserve_step = 1, .deltas = deltas,
-        .delta_count = count, .block_rows = block, .existing = CBUF_REPLACE };
+        .pad_rows = dense == PADDED, .delta_count = count, .block_rows = block, .existing = CBUF_REPLACE };
     if (!cbuf_create(ring, &options)) return ring;
     fprintf(stderr, "%s\n", cbuf_error(ring));
     return free(ring), NULL;

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 import cbuf
-from cbuf import _advise
+from cbuf import _advise, _format
 from cbuf.__main__ import main
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -86,7 +86,7 @@ def rows_of(seed, n, wild):
 
 
 cases = st.fixed_dictionaries({
-    "seed": st.integers(0, 2**32), "wild": st.sampled_from([0, 0.01, 0.3, 1]), "dense": st.integers(0, 1),
+    "seed": st.integers(0, 2**32), "wild": st.sampled_from([0, 0.01, 0.3, 1]), "dense": st.integers(0, 2),
     "block": st.sampled_from([1, 2, 4, 32]), "bits": st.sampled_from([8, 16, 32]),
     "batches": st.lists(st.integers(1, 100), min_size=1, max_size=6)})
 
@@ -112,6 +112,32 @@ def test_rows_come_back_bit_for_bit_however_they_are_asked_for(library, tmp_path
         assert got[-1].first + len(got[-1]) == len(writer.rows)
         for rows in got:
             assert same(rows, writer.rows[rows.first:rows.first + len(rows)])
+
+
+@pytest.mark.parametrize("dense, bits, stride", [(0, 8, 32), (0, 16, 40), (1, 8, 24), (1, 16, 33), (1, 32, 47), (2, 16, 64)])
+def test_only_dense_rows_that_are_no_whole_words_are_said_to_be_packed(library, tmp_path, dense, bits, stride):
+    with Writer(library, tmp_path / "ring", dense, bits=bits) as writer:
+        writer.write(rows_of(4, 100, 0.1))
+        with cbuf.open(writer.path) as ring:
+            assert ring.facts.stride == stride and bool(ring.facts.features & _format.PACKED) == (stride % 8 > 0)
+            assert same(ring.last(), writer.rows[ring.oldest:])
+        file = bytearray(open(writer.path, "rb").read())
+    at = dict(features=16, stride=68)  # in the header
+    for features in _format.PACKED, _format.DENSE | _format.PACKED if dense else _format.PACKED:
+        damaged = bytearray(file)
+        damaged[at["features"]] ^= features
+        (tmp_path / "damaged").write_bytes(damaged)
+        with pytest.raises(cbuf.FormatError, match="packed|do not go with each other"):
+            cbuf.open(str(tmp_path / "damaged"))
+    file[at["stride"]] += -1 if stride % 8 == 0 else 8 - stride % 8
+    (tmp_path / "damaged").write_bytes(file)
+    with pytest.raises(cbuf.FormatError, match="stride"):
+        cbuf.open(str(tmp_path / "damaged"))
+    file[at["features"]] |= _format.PACKED
+    if not dense:
+        (tmp_path / "damaged").write_bytes(file)
+        with pytest.raises(cbuf.FormatError, match="only dense rows"):
+            cbuf.open(str(tmp_path / "damaged"))
 
 
 class Plane:

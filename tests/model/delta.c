@@ -158,6 +158,8 @@ static const struct checker_test tests[] = {
     MODEL_CASE("fit", NUMBERED, FIT, .rows = 8, .reads = 2, .max = 3),
     MODEL_CASE("fit-both", NUMBERED, .bits = { 16, 32 }, .rows = 8, .reads = 2, .max = 3),
     MODEL_CASE("fit-dense", DENSE, FIT, .rows = 8, .reads = 2, .max = 3),
+    MODEL_CASE("small-dense", DENSE, .bits = { 16, 8 }, .rows = 8, .reads = 2, .max = 3),
+    MODEL_CASE("fit-batch-dense", DENSE, FIT, .rows = 8, .batch = 2, .reads = 2, .max = 3),
     MODEL_CASE("fit-batch", NUMBERED, FIT, .rows = 8, .batch = 2, .reads = 2, .max = 3),
     MODEL_CASE("blocks-of-one", .layout = CBUF_NUMBERED, .capacity = 2, .block = 1, FIT,
                .rows = 5, .reads = 2, .max = 2),
@@ -175,6 +177,8 @@ static const struct checker_test tests[] = {
                .max = 2),
     MODEL_CASE("restart-dense", DENSE, FIT, .before = 2, .rows = 3, .after = 2, .reads = 2,
                .max = 2),
+    MODEL_CASE("restart-small-dense", DENSE, .bits = { 16, 8 }, .before = 1, .rows = 1, .after = 1,
+               .reads = 2, .max = 2),
 };
 
 int main(int argc, char **argv)

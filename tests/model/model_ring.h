@@ -132,6 +132,11 @@ static inline void model_name_words(void)
             checker_name(&slot->name[w], "slot[%u].name[%u]", k, w);
         checker_name(model_ring.gates + k, "gates[%u]", k);
     }
+    if (model_ring.stride % 8) { /* words of several rows */
+        for (uint64_t at = 0; at < model_ring.capacity * model_ring.stride; at += 8)
+            checker_name(model_ring.rows + at, "rows+%u", (unsigned)at);
+        return;
+    }
     for (uint64_t i = 0; i < model_ring.capacity; i++)
         for (uint32_t w = 0; w < model_ring.stride / 8; w++)
             checker_name(model_ring.rows + i * model_ring.stride + 8 * w, "row[%u].%u", (unsigned)i,
