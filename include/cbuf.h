@@ -977,7 +977,11 @@ CBUF__INLINE void cbuf__put_plain(
     cbuf__store_release(to + last, cbuf__seal(tail, sequence + 1)); /* W2 */
 }
 /* Copies a row whose fields were just stored, in parts that are not larger than these, to memory of
- * the caller's own. */
+ * the caller's own. Its padding may be anything. */
+#if defined __GNUC__ && !defined __clang__
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
 CBUF__INLINE const void *cbuf__copy_fresh(void *copy, const void *from, uint32_t row_bytes)
 {
     const char *row = CBUF__AS(const char *, from);
@@ -993,6 +997,9 @@ CBUF__INLINE const void *cbuf__copy_fresh(void *copy, const void *from, uint32_t
     memcpy(to + 8 * words + half, row + 8 * words + half, rest - half);
     return copy;
 }
+#if defined __GNUC__ && !defined __clang__
+#pragma GCC diagnostic pop
+#endif
 
 /* Writes any other row `sequence` and, in the numbered layout, publishes it. */
 CBUF__INLINE void cbuf__put_other(
