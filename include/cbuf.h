@@ -928,20 +928,22 @@ CBUF__INLINE void cbuf__word_out(unsigned char *to, const cbuf__word *from)
  * have to wait for (170 against 22 M rows/s). Unrolled where the compiler knows the row's size. */
 CBUF__INLINE void cbuf__words_in(cbuf__word *to, const unsigned char *from, size_t words)
 {
-    if (__builtin_constant_p(words)) {
-        _Pragma("GCC unroll 8") for (size_t w = 0; w < words; w++)
+    if (__builtin_constant_p(words) && words <= 16) {
+        _Pragma("GCC unroll 16") for (size_t w = 0; w < words; w++)
             cbuf__store_relaxed(to + w, cbuf__get(from + 8 * w));
     } else {
-        for (size_t w = 0; w < words; w++) cbuf__store_relaxed(to + w, cbuf__get(from + 8 * w));
+        _Pragma("GCC unroll 8") for (size_t w = 0; w < words; w++)
+            cbuf__store_relaxed(to + w, cbuf__get(from + 8 * w));
     }
 }
 CBUF__INLINE void cbuf__words_out(unsigned char *to, const cbuf__word *from, size_t words)
 {
-    if (__builtin_constant_p(words)) {
-        _Pragma("GCC unroll 8") for (size_t w = 0; w < words; w++)
+    if (__builtin_constant_p(words) && words <= 16) {
+        _Pragma("GCC unroll 16") for (size_t w = 0; w < words; w++)
             cbuf__word_out(to + 8 * w, from + w);
     } else {
-        for (size_t w = 0; w < words; w++) cbuf__word_out(to + 8 * w, from + w);
+        _Pragma("GCC unroll 8") for (size_t w = 0; w < words; w++)
+            cbuf__word_out(to + 8 * w, from + w);
     }
 }
 
