@@ -3316,7 +3316,8 @@ CBUF__SLOW int cbuf__make_resident(cbuf_ring *ring, bool writable, const cbuf_me
         if (!asked[i]) continue;
         if (i == 0) failed = syscall(SYS_mbind, base, bytes, 2 /* BIND */, nodes, 16 * bits, 2u);
         if (i == 1) failed = madvise(base, bytes, writable ? 23 : 22 /* MADV_POPULATE_... */);
-        if (i == 2) failed = madvise(base, bytes, 25 /* MADV_COLLAPSE */);
+        for (int tries = 0; i == 2 && tries < 10; tries++) /* while a page was just in use */
+            if (!(failed = madvise(base, bytes, 25 /* MADV_COLLAPSE */)) || errno != EAGAIN) break;
         if (i == 3) failed = syscall(SYS_mlock, base, bytes); /* sanitizers only say it was done */
         ring->memory_errno[i] = failed ? errno : 0;
         if (i == 2 && failed && !fstat(ring->fd, &file) && file.st_blksize >= 1 << 21)
