@@ -109,7 +109,7 @@ INLINE bool row_whole(const row *r)
 
 /* ---- options of a run ---- */
 
-enum { MAX_SIDES = 16 };
+enum { MAX_SIDES = 72 };
 struct setup {
     const char *shape, *variant; /* variant: the adapter's affair */
     int batch, max;              /* rows a call: the producer's, the consumer's */
