@@ -25,7 +25,10 @@ static unsigned char *bare_map(int fd, size_t bytes, int protection, bool popula
     munmap(at, bytes + huge); /* a place was found; nobody else maps anything now */
     unsigned char *aligned = at + (huge - (uintptr_t)at % huge) % huge;
     if (mmap(aligned, bytes, protection, MAP_SHARED | MAP_FIXED, fd, 0) == MAP_FAILED) die("mmap", strerror(errno));
-    if (setup.huge && madvise(aligned, bytes, MADV_COLLAPSE)) die("MADV_COLLAPSE", strerror(errno));
+    int collapsed = setup.huge ? -1 : 0;
+    for (int tries = 0; collapsed && tries < 10; tries++)
+        if (!(collapsed = madvise(aligned, bytes, MADV_COLLAPSE)) || errno != EAGAIN) break;
+    if (collapsed) die("MADV_COLLAPSE", strerror(errno));
     if (populate) madvise(aligned, bytes, protection & PROT_WRITE ? MADV_POPULATE_WRITE : MADV_POPULATE_READ);
     close(fd);
     return aligned;

@@ -928,20 +928,22 @@ CBUF__INLINE void cbuf__word_out(unsigned char *to, const cbuf__word *from)
  * have to wait for (170 against 22 M rows/s). Unrolled where the compiler knows the row's size. */
 CBUF__INLINE void cbuf__words_in(cbuf__word *to, const unsigned char *from, size_t words)
 {
-    if (__builtin_constant_p(words)) {
-        _Pragma("GCC unroll 8") for (size_t w = 0; w < words; w++)
+    if (__builtin_constant_p(words) && words <= 16) {
+        _Pragma("GCC unroll 16") for (size_t w = 0; w < words; w++)
             cbuf__store_relaxed(to + w, cbuf__get(from + 8 * w));
     } else {
-        for (size_t w = 0; w < words; w++) cbuf__store_relaxed(to + w, cbuf__get(from + 8 * w));
+        _Pragma("GCC unroll 8") for (size_t w = 0; w < words; w++)
+            cbuf__store_relaxed(to + w, cbuf__get(from + 8 * w));
     }
 }
 CBUF__INLINE void cbuf__words_out(unsigned char *to, const cbuf__word *from, size_t words)
 {
-    if (__builtin_constant_p(words)) {
-        _Pragma("GCC unroll 8") for (size_t w = 0; w < words; w++)
+    if (__builtin_constant_p(words) && words <= 16) {
+        _Pragma("GCC unroll 16") for (size_t w = 0; w < words; w++)
             cbuf__word_out(to + 8 * w, from + w);
     } else {
-        for (size_t w = 0; w < words; w++) cbuf__word_out(to + 8 * w, from + w);
+        _Pragma("GCC unroll 8") for (size_t w = 0; w < words; w++)
+            cbuf__word_out(to + 8 * w, from + w);
     }
 }
 
@@ -977,7 +979,11 @@ CBUF__INLINE void cbuf__put_plain(
     cbuf__store_release(to + last, cbuf__seal(tail, sequence + 1)); /* W2 */
 }
 /* Copies a row whose fields were just stored, in parts that are not larger than these, to memory of
- * the caller's own. */
+ * the caller's own. Its padding may be anything. */
+#if defined __GNUC__ && !defined __clang__
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
 CBUF__INLINE const void *cbuf__copy_fresh(void *copy, const void *from, uint32_t row_bytes)
 {
     const char *row = CBUF__AS(const char *, from);
@@ -993,6 +999,9 @@ CBUF__INLINE const void *cbuf__copy_fresh(void *copy, const void *from, uint32_t
     memcpy(to + 8 * words + half, row + 8 * words + half, rest - half);
     return copy;
 }
+#if defined __GNUC__ && !defined __clang__
+#pragma GCC diagnostic pop
+#endif
 
 /* Writes any other row `sequence` and, in the numbered layout, publishes it. */
 CBUF__INLINE void cbuf__put_other(
@@ -3307,7 +3316,8 @@ CBUF__SLOW int cbuf__make_resident(cbuf_ring *ring, bool writable, const cbuf_me
         if (!asked[i]) continue;
         if (i == 0) failed = syscall(SYS_mbind, base, bytes, 2 /* BIND */, nodes, 16 * bits, 2u);
         if (i == 1) failed = madvise(base, bytes, writable ? 23 : 22 /* MADV_POPULATE_... */);
-        if (i == 2) failed = madvise(base, bytes, 25 /* MADV_COLLAPSE */);
+        for (int tries = 0; i == 2 && tries < 10; tries++) /* while a page was just in use */
+            if (!(failed = madvise(base, bytes, 25 /* MADV_COLLAPSE */)) || errno != EAGAIN) break;
         if (i == 3) failed = syscall(SYS_mlock, base, bytes); /* sanitizers only say it was done */
         ring->memory_errno[i] = failed ? errno : 0;
         if (i == 2 && failed && !fstat(ring->fd, &file) && file.st_blksize >= 1 << 21)
