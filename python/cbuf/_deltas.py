@@ -7,6 +7,8 @@ the stored bits says that the value's bytes stand in the escape plane.
 """
 import numpy as np
 
+_PART_ROWS = 8192  # decoded at a time, so that they and what they pass through stay in the cache
+
 
 class Decoder:
     """dtype   of the rows as they are stored"""
@@ -14,6 +16,7 @@ class Decoder:
     def __init__(self, facts, dtype, stored, memory):
         self._stored, self._memory, self._facts = stored, memory, facts
         self._capacity, self._block = facts.capacity, facts.block_rows
+        self._part = max(1, _PART_ROWS // self._block)
         self.dtype = np.dtype({
             "names": [column.name for column in stored],
             "formats": ["i%d" % (column.bits // 8) if column.bits else dtype[column.name]
@@ -47,34 +50,46 @@ class Decoder:
         """Fills `rows` from stored rows that are whole, of which the first has that number. ->
         whether escapes were looked up, which count only if the rows are still whole after."""
         words, start = bases
-        words = words[:, first // self._block - start // self._block:]
-        n, skip, k, escaped = len(rows), first % self._block, 0, False
+        words = words[:, first // self._block - start // self._block:, None]
+        skip, escaped = first % self._block, False
+        values = np.empty((self._part, self._block), np.int64)
+        for block in range(0, words.shape[1], self._part):
+            begin = max(0, block * self._block - skip)
+            part = slice(begin, (block + self._part) * self._block - skip)
+            if self._decode_part(rows[part], stored[part], first + begin,
+                                 words[:, block:block + self._part], values):
+                escaped = True
+        return escaped
+
+    def _decode_part(self, rows, stored, first, words, values):
+        """The same for a few blocks' rows; these are their bases. values: room for as many."""
+        values = values[:words.shape[1]]
+        skip, k, escaped = first % self._block, 0, False
+        each = values.reshape(-1)[skip:skip + len(rows)]
         for column in self._stored:
+            to = rows[column.name]
             if not column.bits:
-                rows[column.name] = stored[column.name]
+                to[...] = stored[column.name]
                 continue
-            differences = stored[column.name]
-            values = np.repeat(words[k], self._block)[skip:skip + n]
-            values += differences
-            rows[column.name] = _as_column(values, column, rows.dtype[column.name])
-            codes = np.flatnonzero(differences == np.iinfo(differences.dtype).min)
+            each[...] = stored[column.name]
+            codes = (each == -1 << column.bits - 1).nonzero()[0]
+            values += words[k]
+            _store(to, each, column)
             if len(codes):
-                whole = self._plane[k, (first + codes) % self._capacity]
-                rows[column.name][codes] = _cut(whole, rows.dtype[column.name])
+                to[codes] = _cut(self._plane[k, (first + codes) % self._capacity], to.dtype)
                 escaped = True
             k += 1
         return escaped
 
 
-def _as_column(values, column, dtype):
+def _store(to, values, column):
+    """Puts whole numbers into a delta column. No float overflows: multiple is 10^15 at most."""
     if column.multiple is None:
-        return _cut(values, dtype)
-    steps = values.astype(np.float64)
+        to[...] = values.view(to.dtype) if to.dtype.kind == "M" else values
+        return
     if column.multiple != 1:
-        steps *= float(column.multiple)
-    steps /= float(column.divisor)
-    with np.errstate(over="ignore"):  # of what stands in the place of escapes
-        return steps.astype(dtype, copy=False)
+        values = values * float(column.multiple)
+    np.divide(values, float(column.divisor), out=to)
 
 
 def _cut(words, dtype):

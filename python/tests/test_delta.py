@@ -3,13 +3,14 @@ import ctypes
 import os
 import shutil
 import subprocess
+from unittest import mock
 
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
 import cbuf
-from cbuf import _advise, _format
+from cbuf import _advise, _deltas, _format
 from cbuf.__main__ import main
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -88,14 +89,15 @@ def rows_of(seed, n, wild):
 cases = st.fixed_dictionaries({
     "seed": st.integers(0, 2**32), "wild": st.sampled_from([0, 0.01, 0.3, 1]), "dense": st.integers(0, 2),
     "block": st.sampled_from([1, 2, 4, 32]), "bits": st.sampled_from([8, 16, 32]),
-    "batches": st.lists(st.integers(1, 100), min_size=1, max_size=6)})
+    "part": st.sampled_from([1, 8, _deltas._PART_ROWS]), "batches": st.lists(st.integers(1, 100), min_size=1, max_size=6)})
 
 
 @given(case=cases, data=st.data())
 @settings(max_examples=60)
 def test_rows_come_back_bit_for_bit_however_they_are_asked_for(library, tmp_path_factory, case, data):
     path = tmp_path_factory.getbasetemp() / "delta"
-    with Writer(library, path, case["dense"], case["block"], case["bits"]) as writer, cbuf.open(path) as ring:
+    with Writer(library, path, case["dense"], case["block"], case["bits"]) as writer, \
+            mock.patch.object(_deltas, "_PART_ROWS", case["part"]), cbuf.open(path) as ring:
         follower = ring.follow("oldest", timeout=0)
         for k, n in enumerate(case["batches"]):
             writer.write(rows_of(case["seed"] + k, n, case["wild"]))
