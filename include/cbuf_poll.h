@@ -11,10 +11,10 @@
  *   }
  *   cbuf_rows_fd_close(&ring, fd);
  *
- * The descriptor is one of inotify(7). Who moves a ring on looks, at no cost, whether anybody wishes
- * to be woken ([publish] in cbuf.h), and only then wakes: those who sleep in cbuf_wait, and, by a
- * change of the file's times, those who watch such a descriptor. No wake-up is lost: a wish is made
- * before the last look at the ring. A descriptor may become readable though there is nothing to do:
+ * The descriptor is one of inotify(7). Who moves a ring on looks, at no cost, whether anybody
+ * wishes to be woken ([publish] in cbuf.h), and only then wakes: those who sleep in cbuf_wait, and,
+ * by a change of the file's times, those who watch such a descriptor. No wake-up is lost: a wish is
+ * made before the last look at the ring. A descriptor may become readable though there is nothing to do:
  * arm again. A producer that was killed wakes nobody, and neither does a reader that was killed at
  * the gate: let the loop look at cbuf_producer_alive, or arm for room again, at times of its own.
  *
@@ -39,8 +39,8 @@ static inline int cbuf_rows_fd(const cbuf_ring *ring);
 static inline void cbuf_rows_fd_close(const cbuf_ring *ring, int fd);
 
 /* How many rows can be read now, if that is n (1 to capacity / 2) or if no more will come; 0: fd
- * becomes readable when n may be there. CBUF_ECLOSED or CBUF_ERETIRED as cbuf_wait; CBUF_EACCES for an
- * anonymous reader; CBUF_ESYSTEM where the system has no membarrier(2), and a wake-up might be
+ * becomes readable when n may be there. CBUF_ECLOSED or CBUF_ERETIRED as cbuf_wait; CBUF_EACCES for
+ * an anonymous reader; CBUF_ESYSTEM where the system has no membarrier(2), and a wake-up might be
  * lost: use cbuf_wait there. By the reader's thread. */
 static inline int64_t cbuf_rows_arm(cbuf_reader *reader, int fd, uint32_t n);
 

@@ -1,7 +1,7 @@
 /*
  * cbuf_stats.h - looking at a ring from outside: counters, readers and producers for monitors; what
- * memory and threads really got. A companion that cbuf.h takes in where it lies beside it; including
- * either gives both.
+ * memory and threads really got. A companion that cbuf.h takes in where it lies beside it;
+ * including either gives both.
  *
  * Any thread or process may call these at any time, unless they say otherwise. They read what the
  * ring's processes store anyway, and cost those nothing.
