@@ -14,9 +14,10 @@
  * The descriptor is one of inotify(7). Who moves a ring on looks, at no cost, whether anybody
  * wishes to be woken ([publish] in cbuf.h), and only then wakes: those who sleep in cbuf_wait, and,
  * by a change of the file's times, those who watch such a descriptor. No wake-up is lost: a wish is
- * made before the last look at the ring. A descriptor may become readable though there is nothing to do:
- * arm again. A producer that was killed wakes nobody, and neither does a reader that was killed at
- * the gate: let the loop look at cbuf_producer_alive, or arm for room again, at times of its own.
+ * made before the last look at the ring. A descriptor may become readable though there is nothing
+ * to do: arm again. A producer that was killed wakes nobody, and neither does a reader that was
+ * killed at the gate: let the loop look at cbuf_producer_alive, or arm for room again, at times of
+ * its own.
  *
  * SPDX-License-Identifier: MIT
  */
