@@ -524,7 +524,7 @@ static void who_stands_still_in_the_middle_is_never_overwritten(void **state)
         cbuf_close(&ring);
         end_stage(stage);
     }
-    CHECK(held > stops / 3);
+    CHECK(held > stops / 4);
     print_message("stops: %llu, of which %llu in a claim\n", (unsigned long long)stops,
         (unsigned long long)held);
 }
