@@ -1992,12 +1992,13 @@ CBUF__SLOW void cbuf__stamp(cbuf_reader *reader)
 
 /* At each multiple of `ahead` rows. A reader that lags has the processor fetch as many rows, some
  * way ahead, and need not wait for one line after another: 250 against 175 M rows/s row by row, 410
- * against 220 by 32. Where not all are there yet, their producer still needs the lines. */
-CBUF__SLOW void cbuf__turn(cbuf_reader *reader)
+ * against 220 by 32. Where not all are there yet, their producer still needs the lines; where the
+ * last n rows were far more, the processor sees the way by itself (540 against 460, in place). */
+CBUF__SLOW void cbuf__turn(cbuf_reader *reader, uint64_t n)
 {
     const cbuf_ring *ring = reader->ring;
     if (reader->cursor >= reader->stamp_at) cbuf__stamp(reader);
-    if (reader->ahead > 1024) return;
+    if (reader->ahead > 1024 || n > 2 * reader->ahead) return;
     uint64_t last = (reader->cursor | (reader->ahead - 1)) + 2 * reader->ahead;
     if (ring->dense ? last >= reader->published : !cbuf__is_published(ring, last)) return;
     const void *rows = cbuf__at(ring, last + 1 - reader->ahead);
@@ -2017,10 +2018,10 @@ CBUF__SLOW uint64_t cbuf__rows_ahead(const cbuf_ring *ring, uint32_t wanted)
 }
 CBUF__INLINE void cbuf__move_cursor(cbuf_reader *reader, uint64_t cursor)
 {
-    uint64_t passed = reader->cursor ^ cursor;
+    uint64_t before = reader->cursor;
     reader->cursor = cursor;
     cbuf__store_release(reader->shared_cursor, cursor); /* G2 */
-    if (CBUF__UNLIKELY(passed >= reader->ahead)) cbuf__turn(reader);
+    if (CBUF__UNLIKELY((before ^ cursor) >= reader->ahead)) cbuf__turn(reader, cursor - before);
     cbuf__fence_compiler(); /* E4 */
     if (CBUF__UNLIKELY(cbuf__load_relaxed(reader->room_at) <= cursor)) cbuf__wake_producer(reader);
 }
