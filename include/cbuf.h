@@ -635,10 +635,24 @@ CBUF__INLINE void cbuf__store_release(cbuf__word *word, uint64_t value)
 {
     __atomic_store_n(word, value, __ATOMIC_RELEASE);
 }
+#ifdef __SANITIZE_THREAD__
+#define CBUF__TSAN
+#elif defined __has_feature
+#if __has_feature(thread_sanitizer)
+#define CBUF__TSAN
+#endif
+#endif
 CBUF__INLINE void cbuf__store_half_release(cbuf__word *word, uint32_t value) /* the second */
 {
+#ifdef CBUF__TSAN /* which knows of no release of half a word */
+    uint64_t whole = cbuf__load_relaxed(word);
+    void *half = &whole;
+    CBUF__AS(cbuf__half *, half)[1] = value;
+    cbuf__store_release(word, whole);
+#else
     void *half = word;
     __atomic_store_n(CBUF__AS(cbuf__half *, half) + 1, value, __ATOMIC_RELEASE);
+#endif
 }
 CBUF__INLINE uint64_t cbuf__exchange_acq_rel(cbuf__word *word, uint64_t value)
 {
