@@ -841,13 +841,14 @@ static void a_producer_may_stand_still_at_any_operation(void **state)
     create(&pool, stage);
     stage->given = new_payload(&pool, SMALL);
     open_author(&a, stage);
-    int status = 0x7f; /* stopped */
-    stage->countdown = 1;
-    for (; WIFSTOPPED(status); stage->countdown += CHECK_SANITIZED ? 7 : 1) {
+    bool stopped = true;
+    for (stage->countdown = 1; stopped; stage->countdown += CHECK_SANITIZED ? 7 : 1) {
+        int status;
         stage->seed = 0;
         pid_t child = start(write_and_die, stage);
         CHECK_IS(waitpid(child, &status, WUNTRACED), child);
-        CHECK(WIFSTOPPED(status) || (WIFEXITED(status) && !WEXITSTATUS(status)));
+        stopped = WIFSTOPPED(status);
+        CHECK(stopped || (WIFEXITED(status) && !WEXITSTATUS(status)));
         for (int k = 0, late = 0; k < 2 * ROWS && !late; k++)
             late = write_payloads(&a, SMALL, k % 2 ? SMALL : 0) != 1; /* it stands in the way */
         if (!stage->seed && stage->countdown % 4 == 0) {
@@ -856,7 +857,7 @@ static void a_producer_may_stand_still_at_any_operation(void **state)
             write_payloads(&third, SMALL, SMALL);
             close_author(&third);
         }
-        if (WIFSTOPPED(status)) CHECK_IS(finish_stopping(child), 0);
+        if (stopped) CHECK_IS(finish_stopping(child), 0);
         forget(child);
         CHECK_IS(held(&pool), 1 + check_owners(&a));
         check_a_lap(&a, 1);
