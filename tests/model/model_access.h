@@ -1,9 +1,18 @@
 /* model_access.h: cbuf.h's access functions, played by the checker. Compile a model test with
- * -DCBUF_ACCESS_HEADER='"model_access.h"'; cbuf.h then includes this in place of its own. */
+ * -DCBUF_ACCESS_HEADER='"model_access.h"'; cbuf.h then includes this in place of its own. And the
+ * macro for a case, which all these tests have in common. */
 #ifndef MODEL_ACCESS_H
 #define MODEL_ACCESS_H
 
 #include "checker.h"
+
+/* A test of that name, with set_up and check of its program; the fields of its struct setting
+ * follow. */
+#define MODEL_CASE(text, ...)                               \
+    {                                                       \
+        .name = text, .setup = set_up, .check = check,      \
+        .arguments = &(const struct setting){ __VA_ARGS__ } \
+    }
 
 /* With MODEL_PLAIN_ROWS the test says which words count as plain memory: then each access must be
  * ordered by happens-before, and not only give the right value. */

@@ -158,13 +158,6 @@ static inline void model_fill(uint64_t *row, uint64_t sequence, unsigned tag)
         row[w] = model_value(sequence, w, tag);
 }
 
-/* A test of that name; the fields of its struct setting follow. */
-#define MODEL_CASE(text, ...)                               \
-    {                                                       \
-        .name = text, .setup = set_up, .check = check,      \
-        .arguments = &(const struct setting){ __VA_ARGS__ } \
-    }
-
 /* A violation unless ROW is row SEQUENCE, whole, and the same that was accepted as such before. */
 static inline void model_check(const uint64_t *row, uint64_t sequence)
 {

@@ -1,17 +1,10 @@
 /* pool.c: slots of a pool of cbuf_pool.h, taken, retained, given back and used again by holders of
- * whom some are killed before any of their operations. Payloads are plain memory: whoever fills one
- * must come, by happens-before, after all who read what was there before, or it is a data race.
- * What the dead held is free at the end, and nothing else is.
+ * whom some are killed before any of their operations. What the dead held is free at the end, and
+ * nothing else is.
  *
  * In place of the kernel's lock of a dead holder stands the wait for its thread's end.
  */
-#define CBUF_NO_OS
-#define CBUF_ACCESS_HEADER "model_access.h"
-#include "cbuf_pool.h"
-
-#include <stdio.h>
-
-enum { HOLDERS = 4 };
+#include "model_pool.h"
 
 struct setting {
     void (*threads[HOLDERS])(void *); /* thread k uses pools[k] */
@@ -20,46 +13,13 @@ struct setting {
     uint32_t rows;      /* that a producer writes, into a ring of 2 */
 };
 
-static uint64_t memory[2048] __attribute__((aligned(128)));
-static uint64_t ring_memory[1024] __attribute__((aligned(128)));
-static cbuf_pool pools[HOLDERS];
 static cbuf_ring producer, successor, reading;
 static cbuf_reader reader;
 static cbuf_pool_ring rows, rows_after;
-static struct { /* as they were at the start; making them takes long against an execution */
-    uint64_t memory[2048], ring_memory[1024];
-    cbuf_pool pools[HOLDERS];
-    cbuf_ring producer, successor, reading;
-    cbuf_reader reader;
-    cbuf_pool_ring rows;
-    const void *key;
-} kept;
 static const struct setting *setting;
 static cbuf__word published; /* a ref */
 static unsigned retained;
 
-/* ---- payloads ---- */
-
-static void *data_of(cbuf_pool *pool, cbuf_ref ref)
-{
-    void *data = cbuf_pool_data(pool, ref);
-    bool what_is_held_can_be_used = data != NULL;
-    checker_assert(what_is_held_can_be_used);
-    return data;
-}
-static void fill(cbuf_pool *pool, cbuf_ref ref)
-{
-    checker_store_plain(data_of(pool, ref), ref);
-}
-static void check_payload(cbuf_pool *pool, cbuf_ref ref)
-{
-    bool payload_is_that_of_the_ref = checker_load_plain(data_of(pool, ref)) == ref;
-    checker_assert(payload_is_that_of_the_ref);
-}
-static void release(cbuf_pool *pool, cbuf_ref ref)
-{
-    checker_assert(cbuf_pool_release(pool, ref) >= 0);
-}
 static void look_at(cbuf_pool *pool, cbuf_ref ref)
 {
     if (!ref) return;
@@ -174,13 +134,7 @@ static void succeed(void *pool)
 static void make(void)
 {
     static const cbuf_column column = { "payload", CBUF_REF, 0 };
-    cbuf_pool_options options = { .count = { setting->slots }, .max_holders = HOLDERS + 1 };
-    for (uint32_t k = 0; k < 5; k++)
-        options.bytes[k] = 64 * (k + 1);
-    memset(memory, 0, sizeof memory);
-    checker_assert(cbuf_pool_create_in(&pools[0], memory, sizeof memory, &options) == 0);
-    for (int k = 1; k < HOLDERS; k++)
-        checker_assert(cbuf_pool_attach_in(&pools[k], memory, sizeof memory, "holder") == 0);
+    make_pools(setting->slots);
     if (setting->rows != 0) {
         cbuf_options ring = { .capacity = 2, .reserve_step = 1, .columns = &column,
                               .column_count = 1, .max_readers = 1 };
@@ -193,29 +147,9 @@ static void make(void)
         checker_assert(cbuf_pool_ring_open(&rows, &pools[0], &producer) == 0);
     }
 }
-static void copy_state(bool back)
-{
-    struct { void *a, *b; size_t bytes; } parts[] = {
-        { memory, kept.memory, sizeof memory },
-        { ring_memory, kept.ring_memory, sizeof ring_memory },
-        { pools, kept.pools, sizeof pools }, { &producer, &kept.producer, sizeof producer },
-        { &successor, &kept.successor, sizeof successor },
-        { &reading, &kept.reading, sizeof reading }, { &reader, &kept.reader, sizeof reader },
-        { &rows, &kept.rows, sizeof rows } };
-    for (size_t k = 0; k < sizeof parts / sizeof parts[0]; k++)
-        memcpy(back ? parts[k].a : parts[k].b, back ? parts[k].b : parts[k].a, parts[k].bytes);
-}
 static void name_words(void)
 {
-    for (uint32_t k = 0; k < setting->slots; k++) {
-        struct cbuf__pool_slot *slot = cbuf__slot_at(&pools[0].classes[CBUF_XS], k);
-        checker_name(&slot->state, "slot[%u].state", k);
-        checker_name(&slot->length, "slot[%u].length", k);
-        checker_name(&slot->type, "slot[%u].type", k);
-        checker_name(slot + 1, "slot[%u].payload", k);
-    }
-    for (uint32_t k = 0; k <= HOLDERS; k++)
-        checker_name(&cbuf__holder_at(&pools[0], k)->owned, "holder[%u].owned", k);
+    name_pool(setting->slots);
     checker_name(&published, "published");
     if (setting->rows != 0) {
         checker_name(&producer.file->head, "head");
@@ -227,13 +161,13 @@ static void name_words(void)
 static void set_up(const void *arguments)
 {
     static const char *const names[] = { "first", "second", "third", "fourth" };
+    static const struct model_part parts[] = {
+        { memory, sizeof memory }, { ring_memory, sizeof ring_memory }, { pools, sizeof pools },
+        { &producer, sizeof producer }, { &successor, sizeof successor },
+        { &reading, sizeof reading }, { &reader, sizeof reader }, { &rows, sizeof rows },
+        { NULL, 0 } };
     setting = arguments;
-    if (kept.key != arguments) {
-        make();
-        copy_state(false);
-        kept.key = arguments;
-    }
-    copy_state(true);
+    make_once(arguments, make, parts);
     published = retained = 0;
     name_words();
     for (unsigned k = 0; k < HOLDERS && setting->threads[k] != NULL; k++)
@@ -258,32 +192,29 @@ static void check(const void *unused)
     checker_assert(each_place_owns_what_it_says);
 }
 
-#define CASE(text, ...)                                     \
-    {                                                       \
-        .name = text, .setup = set_up, .check = check,      \
-        .arguments = &(const struct setting){ __VA_ARGS__ } \
-    }
-
 static const struct checker_test tests[] = {
-    CASE("take-the-same", .threads = { take, take }, .slots = 1, .turns = 2),
-    CASE("take-two-of-three", .threads = { take, take, take }, .slots = 2, .turns = 1),
-    CASE("look", .threads = { publish, look }, .slots = 1, .turns = 2),
-    CASE("look-while-taken", .threads = { publish, take, look }, .slots = 1, .turns = 1),
-    CASE("look-twice", .threads = { publish, look, look }, .slots = 1, .turns = 2),
-    CASE("killed", .threads = { take_mortal, reclaim }, .slots = 1, .turns = 1),
-    CASE("killed-and-taken", .threads = { take_mortal, reclaim, take }, .slots = 1, .turns = 1),
-    CASE("killed-publishing", .threads = { publish_mortal, look, reclaim }, .slots = 1,
-         .turns = 1),
-    CASE("killed-looking", .threads = { look_mortal, publish, reclaim_after }, .slots = 1,
-         .turns = 2),
-    CASE("killed-reclaiming", .threads = { publish_mortal, reclaim_mortal, reclaim_after, look },
-         .slots = 1, .turns = 1),
-    CASE("rows", .threads = { produce, read_rows }, .slots = 3, .turns = 2, .rows = 3),
-    CASE("rows-beside-another", .threads = { produce, take }, .slots = 2, .turns = 1, .rows = 1),
-    CASE("rows-used-again", .threads = { produce, read_rows }, .slots = 3, .turns = 1,
-         .rows = 4),
-    CASE("rows-killed", .threads = { produce_mortal, succeed, read_rows }, .slots = 3,
-         .turns = 1, .rows = 3),
+    MODEL_CASE("take-the-same", .threads = { take, take }, .slots = 1, .turns = 2),
+    MODEL_CASE("take-two-of-three", .threads = { take, take, take }, .slots = 2, .turns = 1),
+    MODEL_CASE("look", .threads = { publish, look }, .slots = 1, .turns = 2),
+    MODEL_CASE("look-while-taken", .threads = { publish, take, look }, .slots = 1, .turns = 1),
+    MODEL_CASE("look-twice", .threads = { publish, look, look }, .slots = 1, .turns = 2),
+    MODEL_CASE("killed", .threads = { take_mortal, reclaim }, .slots = 1, .turns = 1),
+    MODEL_CASE("killed-and-taken", .threads = { take_mortal, reclaim, take }, .slots = 1,
+               .turns = 1),
+    MODEL_CASE("killed-publishing", .threads = { publish_mortal, look, reclaim }, .slots = 1,
+               .turns = 1),
+    MODEL_CASE("killed-looking", .threads = { look_mortal, publish, reclaim_after }, .slots = 1,
+               .turns = 2),
+    MODEL_CASE("killed-reclaiming",
+               .threads = { publish_mortal, reclaim_mortal, reclaim_after, look }, .slots = 1,
+               .turns = 1),
+    MODEL_CASE("rows", .threads = { produce, read_rows }, .slots = 3, .turns = 2, .rows = 3),
+    MODEL_CASE("rows-beside-another", .threads = { produce, take }, .slots = 2, .turns = 1,
+               .rows = 1),
+    MODEL_CASE("rows-used-again", .threads = { produce, read_rows }, .slots = 3, .turns = 1,
+               .rows = 4),
+    MODEL_CASE("rows-killed", .threads = { produce_mortal, succeed, read_rows }, .slots = 3,
+               .turns = 1, .rows = 3),
 };
 
 int main(int argc, char **argv)

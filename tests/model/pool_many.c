@@ -5,13 +5,9 @@
  *
  * In place of the kernel's locks stands the wait for a thread's end.
  */
-#define CBUF_NO_OS
-#define CBUF_ACCESS_HEADER "model_access.h"
-#include "cbuf_pool.h"
+#include "model_pool.h"
 
-#include <stdio.h>
-
-enum { PRODUCERS = 3, HOLDERS = 4, CAPACITY = 2, SLOTS = 8, EACH = 3 };
+enum { PRODUCERS = 3, CAPACITY = 2, EACH = 3 };
 
 struct setting {
     uint32_t rows[PRODUCERS]; /* that each writes */
@@ -26,44 +22,11 @@ struct setting {
     bool gate;
 };
 
-static uint64_t memory[2048] __attribute__((aligned(128)));
-static uint64_t ring_memory[1024] __attribute__((aligned(128)));
-static cbuf_pool pools[HOLDERS];
 static cbuf_ring rings[PRODUCERS], reading;
 static cbuf_pool_ring rows[PRODUCERS];
 static cbuf_reader reader;
 static cbuf_ref refs[PRODUCERS][EACH];
-static struct { /* as they were at the start; making them takes long against an execution */
-    uint64_t memory[2048], ring_memory[1024];
-    cbuf_pool pools[HOLDERS];
-    cbuf_ring rings[PRODUCERS], reading;
-    cbuf_pool_ring rows[PRODUCERS];
-    cbuf_reader reader;
-    cbuf_ref refs[PRODUCERS][EACH];
-    const void *key;
-} kept;
 static const struct setting *setting;
-
-/* ---- payloads ---- */
-
-static void fill(cbuf_pool *pool, cbuf_ref ref)
-{
-    void *data = cbuf_pool_data(pool, ref);
-    checker_assert(data != NULL);
-    checker_store_plain(data, ref);
-}
-static void check_payload(cbuf_pool *pool, cbuf_ref ref)
-{
-    const void *data = cbuf_pool_data(pool, ref);
-    bool what_is_held_can_be_used = data != NULL;
-    checker_assert(what_is_held_can_be_used);
-    bool payload_is_that_of_the_ref = checker_load_plain(data) == ref;
-    checker_assert(payload_is_that_of_the_ref);
-}
-static void release(cbuf_pool *pool, cbuf_ref ref)
-{
-    checker_assert(cbuf_pool_release(pool, ref) >= 0);
-}
 
 /* ---- what threads do ---- */
 
@@ -147,12 +110,7 @@ static void make_ring(void)
 }
 static void make(void)
 {
-    cbuf_pool_options options = { .count = { setting->slots }, .max_holders = HOLDERS + 1 };
-    for (uint32_t k = 0; k < 5; k++) options.bytes[k] = 64 * (k + 1);
-    memset(memory, 0, sizeof memory);
-    checker_assert(cbuf_pool_create_in(&pools[0], memory, sizeof memory, &options) == 0);
-    for (int k = 1; k < HOLDERS; k++)
-        checker_assert(cbuf_pool_attach_in(&pools[k], memory, sizeof memory, "holder") == 0);
+    make_pools(setting->slots);
     make_ring();
     for (int p = 0; p < PRODUCERS; p++)
         checker_assert(cbuf_pool_ring_open(&rows[p], &pools[p], &rings[p]) == 0);
@@ -176,33 +134,17 @@ static void make(void)
         }
     for (unsigned p = 0; p < PRODUCERS; p++) cbuf__scan_gates(&rings[p]);
 }
-static void copy_state(bool back)
-{
-    struct { void *a, *b; size_t bytes; } parts[] = {
-        { memory, kept.memory, sizeof memory },
-        { ring_memory, kept.ring_memory, sizeof ring_memory },
-        { pools, kept.pools, sizeof pools }, { rings, kept.rings, sizeof rings },
-        { &reading, &kept.reading, sizeof reading }, { &reader, &kept.reader, sizeof reader },
-        { rows, kept.rows, sizeof rows }, { refs, kept.refs, sizeof refs } };
-    for (size_t k = 0; k < sizeof parts / sizeof parts[0]; k++)
-        memcpy(back ? parts[k].a : parts[k].b, back ? parts[k].b : parts[k].a, parts[k].bytes);
-}
 static void name_words(void)
 {
-    for (uint32_t k = 0; k < setting->slots; k++) {
-        struct cbuf__pool_slot *slot = cbuf__slot_at(&pools[0].classes[CBUF_XS], k);
-        checker_name(&slot->state, "slot[%u].state", k);
-        checker_name(slot + 1, "slot[%u].payload", k);
+    name_pool(setting->slots);
+    for (uint32_t k = 0; k < setting->slots; k++)
         checker_name(cbuf__owner_at(rows[0].self.held, pools[0].classes[CBUF_XS].first + k),
                      "slot[%u].owner", k);
-    }
     for (uint32_t p = 0; p < PRODUCERS; p++) {
         checker_name(&rings[p].pen->begin, "pen[%u].begin", p);
         checker_name(&rings[p].pen->end, "pen[%u].end", p);
         checker_name(&rings[p].pen->owned, "pen[%u].owned", p);
     }
-    for (uint32_t k = 0; k <= HOLDERS; k++)
-        checker_name(&cbuf__holder_at(&pools[0], k)->owned, "holder[%u].owned", k);
     checker_name(&rings[0].file->claim, "claim");
     checker_name(&rings[0].file->reserve, "reserve");
     checker_name(&rings[0].file->aborted, "aborted");
@@ -211,13 +153,12 @@ static void name_words(void)
 }
 static void set_up(const void *arguments)
 {
+    static const struct model_part parts[] = {
+        { memory, sizeof memory }, { ring_memory, sizeof ring_memory }, { pools, sizeof pools },
+        { rings, sizeof rings }, { &reading, sizeof reading }, { &reader, sizeof reader },
+        { rows, sizeof rows }, { refs, sizeof refs }, { NULL, 0 } };
     setting = arguments;
-    if (kept.key != arguments) {
-        make();
-        copy_state(false);
-        kept.key = arguments;
-    }
-    copy_state(true);
+    make_once(arguments, make, parts);
     name_words();
     checker_spawn("first", produce, (void *)0);
     if (setting->rows[1]) checker_spawn("second", setting->again ? produce_again : produce,
@@ -282,47 +223,41 @@ static void check(const void *unused)
     }
 }
 
-#define CASE(text, ...)                                     \
-    {                                                       \
-        .name = text, .setup = set_up, .check = check,      \
-        .arguments = &(const struct setting){ __VA_ARGS__ } \
-    }
-
 static const struct checker_test tests[] = {
-    CASE("one", .rows = { 1 }, .before = 2, .slots = 4, .reads = 1),
-    CASE("two", .rows = { 1, 1 }, .before = 2, .slots = 5),
-    CASE("lapping", .rows = { 1, 2 }, .before = 2, .slots = 6),
-    CASE("lapping-one-another", .rows = { 2, 2 }, .before = 1, .slots = 6),
-    CASE("fresh", .rows = { 1, 2 }, .before = 1, .slots = 3, .fresh = true),
-    CASE("fresh-lapping", .rows = { 1, 2 }, .before = 2, .slots = 4, .fresh = true),
-    CASE("fresh-killed", .rows = { 1, 1 }, .before = 2, .slots = 3, .fresh = true,
-         .mortal = { true }, .sweeps = 2),
-    CASE("again", .rows = { 1, 1 }, .before = 1, .slots = 4, .again = true),
-    CASE("again-lapping", .rows = { 2, 1 }, .before = 2, .slots = 5, .again = true),
-    CASE("read", .rows = { 1, 1 }, .before = 1, .slots = 4, .reads = 1),
-    CASE("read-lapped", .rows = { 2, 1 }, .before = 1, .slots = 5, .reads = 1),
-    CASE("gate", .rows = { 1, 1 }, .before = 1, .slots = 4, .reads = 2, .gate = true),
-    CASE("killed", .rows = { 1, 1 }, .before = 2, .slots = 5, .mortal = { true }),
-    CASE("killed-lapped", .rows = { 1, 2 }, .before = 2, .slots = 6, .mortal = { true },
-         .sweeps = 1),
-    CASE("killed-lapped-settled", .rows = { 1, 2 }, .before = 2, .slots = 6, .mortal = { true },
-         .sweeps = 2),
-    CASE("killed-swept", .rows = { 1, 1 }, .before = 2, .slots = 5, .mortal = { true },
-         .sweeps = 3),
-    CASE("killed-swept-pool-first", .rows = { 1, 1 }, .before = 2, .slots = 5, .mortal = { true },
-         .sweeps = 3, .gives_up_later = true),
-    CASE("killed-then-a-lap", .rows = { 1, 0, 2 }, .before = 2, .slots = 6, .mortal = { true },
-         .sweeps = 3),
-    CASE("killed-then-a-lap-then-settled", .rows = { 1, 0, 2 }, .before = 2, .slots = 6,
-         .mortal = { true }, .sweeps = 1),
-    CASE("both-killed", .rows = { 1, 2 }, .before = 2, .slots = 6, .mortal = { true, true },
-         .sweeps = 1),
-    CASE("sweeper-killed", .rows = { 1, 1 }, .before = 2, .slots = 5,
-         .mortal = { true, false, true }, .sweeps = 3),
-    CASE("killed-gate", .rows = { 1, 1 }, .before = 1, .slots = 4, .mortal = { true },
-         .sweeps = 3, .reads = 2, .gate = true),
-    CASE("killed-read", .rows = { 1, 1 }, .before = 1, .slots = 4, .mortal = { true },
-         .sweeps = 2, .reads = 1),
+    MODEL_CASE("one", .rows = { 1 }, .before = 2, .slots = 4, .reads = 1),
+    MODEL_CASE("two", .rows = { 1, 1 }, .before = 2, .slots = 5),
+    MODEL_CASE("lapping", .rows = { 1, 2 }, .before = 2, .slots = 6),
+    MODEL_CASE("lapping-one-another", .rows = { 2, 2 }, .before = 1, .slots = 6),
+    MODEL_CASE("fresh", .rows = { 1, 2 }, .before = 1, .slots = 3, .fresh = true),
+    MODEL_CASE("fresh-lapping", .rows = { 1, 2 }, .before = 2, .slots = 4, .fresh = true),
+    MODEL_CASE("fresh-killed", .rows = { 1, 1 }, .before = 2, .slots = 3, .fresh = true,
+               .mortal = { true }, .sweeps = 2),
+    MODEL_CASE("again", .rows = { 1, 1 }, .before = 1, .slots = 4, .again = true),
+    MODEL_CASE("again-lapping", .rows = { 2, 1 }, .before = 2, .slots = 5, .again = true),
+    MODEL_CASE("read", .rows = { 1, 1 }, .before = 1, .slots = 4, .reads = 1),
+    MODEL_CASE("read-lapped", .rows = { 2, 1 }, .before = 1, .slots = 5, .reads = 1),
+    MODEL_CASE("gate", .rows = { 1, 1 }, .before = 1, .slots = 4, .reads = 2, .gate = true),
+    MODEL_CASE("killed", .rows = { 1, 1 }, .before = 2, .slots = 5, .mortal = { true }),
+    MODEL_CASE("killed-lapped", .rows = { 1, 2 }, .before = 2, .slots = 6, .mortal = { true },
+               .sweeps = 1),
+    MODEL_CASE("killed-lapped-settled", .rows = { 1, 2 }, .before = 2, .slots = 6,
+               .mortal = { true }, .sweeps = 2),
+    MODEL_CASE("killed-swept", .rows = { 1, 1 }, .before = 2, .slots = 5, .mortal = { true },
+               .sweeps = 3),
+    MODEL_CASE("killed-swept-pool-first", .rows = { 1, 1 }, .before = 2, .slots = 5,
+               .mortal = { true }, .sweeps = 3, .gives_up_later = true),
+    MODEL_CASE("killed-then-a-lap", .rows = { 1, 0, 2 }, .before = 2, .slots = 6,
+               .mortal = { true }, .sweeps = 3),
+    MODEL_CASE("killed-then-a-lap-then-settled", .rows = { 1, 0, 2 }, .before = 2, .slots = 6,
+               .mortal = { true }, .sweeps = 1),
+    MODEL_CASE("both-killed", .rows = { 1, 2 }, .before = 2, .slots = 6, .mortal = { true, true },
+               .sweeps = 1),
+    MODEL_CASE("sweeper-killed", .rows = { 1, 1 }, .before = 2, .slots = 5,
+               .mortal = { true, false, true }, .sweeps = 3),
+    MODEL_CASE("killed-gate", .rows = { 1, 1 }, .before = 1, .slots = 4, .mortal = { true },
+               .sweeps = 3, .reads = 2, .gate = true),
+    MODEL_CASE("killed-read", .rows = { 1, 1 }, .before = 1, .slots = 4, .mortal = { true },
+               .sweeps = 2, .reads = 1),
 };
 
 int main(int argc, char **argv)
