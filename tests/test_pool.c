@@ -453,6 +453,16 @@ static struct row row_with(cbuf_ref frame, cbuf_ref sound)
     return row;
 }
 
+/* Pools, and a ring whose producer, the first pool's holder, owns the rows' references. */
+static struct pools *open_rows(cbuf_pool_ring *rows, struct pair *pair, const cbuf_options *options,
+    const cbuf_pool_options *some, int handles)
+{
+    struct pools *p = open_pools(some, handles);
+    open_pair(pair, options);
+    if (cbuf_pool_ring_open(rows, p->pools, &pair->ring)) fail_msg("%s", cbuf_pool_error(p->pools));
+    return p;
+}
+
 TEST(a_column_of_type_ref_stands_in_the_schema)
 {
     cbuf_options options = row_options(ROWS, CBUF_OVERWRITE, CBUF_NUMBERED);
@@ -470,11 +480,9 @@ TEST(a_row_owns_its_references_until_it_is_overwritten)
     for (int layout = CBUF_NUMBERED; layout <= CBUF_DENSE; layout++) {
         cbuf_options options = row_options(ROWS, CBUF_OVERWRITE, (uint8_t)layout);
         cbuf_pool_options some = pool_options(40, 0, 0, 0, 0);
-        struct pools *p = open_pools(&some, 2);
         struct pair pair;
         cbuf_pool_ring rows;
-        open_pair(&pair, &options);
-        assert_int_equal(cbuf_pool_ring_open(&rows, p->pools, &pair.ring), 0);
+        struct pools *p = open_rows(&rows, &pair, &options, &some, 2);
         cbuf_ref refs[100][2];
         for (int k = 0; k < 100; k++) {
             refs[k][0] = allocate(p->pools, 8);
@@ -503,11 +511,9 @@ TEST(one_payload_may_be_in_many_rows_and_a_producer_may_keep_it)
 {
     cbuf_options options = row_options(4, CBUF_OVERWRITE, CBUF_NUMBERED);
     cbuf_pool_options some = pool_options(4, 0, 0, 0, 2);
-    struct pools *p = open_pools(&some, 2);
     struct pair pair;
     cbuf_pool_ring rows;
-    open_pair(&pair, &options);
-    assert_int_equal(cbuf_pool_ring_open(&rows, p->pools, &pair.ring), 0);
+    struct pools *p = open_rows(&rows, &pair, &options, &some, 2);
     for (uint64_t bytes = 8; bytes < 100000; bytes += 90000) { /* XS, XXL */
         cbuf_ref ref = allocate(p->pools, bytes);
         for (int k = 0; k < 20; k++) {
@@ -535,13 +541,11 @@ TEST(a_row_that_is_not_written_leaves_its_references_where_they_were)
 {
     cbuf_options options = row_options(4, CBUF_DROP_NEWEST, CBUF_NUMBERED);
     cbuf_pool_options some = pool_options(10, 0, 0, 0, 0);
-    struct pools *p = open_pools(&some, 2);
     struct pair pair;
     cbuf_reader gate;
     cbuf_pool_ring rows;
-    open_pair(&pair, &options);
+    struct pools *p = open_rows(&rows, &pair, &options, &some, 2);
     assert_int_equal(cbuf_reader_open(&gate, &pair.consumer, NULL), 0);
-    assert_int_equal(cbuf_pool_ring_open(&rows, p->pools, &pair.ring), 0);
     struct row row = row_with(0, 0);
     while (row = row_with(allocate(p->pools, 8), 0), cbuf_pool_write(&rows, &row) == 1) {}
     assert_int_equal(held(p->pools), 5);
@@ -583,11 +587,9 @@ TEST(a_ring_opened_again_owns_what_its_places_say_and_no_more)
 {
     cbuf_options options = row_options(4, CBUF_OVERWRITE, CBUF_NUMBERED);
     cbuf_pool_options some = pool_options(20, 0, 0, 0, 0);
-    struct pools *p = open_pools(&some, 2);
     struct pair pair;
     cbuf_pool_ring rows;
-    open_pair(&pair, &options);
-    assert_int_equal(cbuf_pool_ring_open(&rows, p->pools, &pair.ring), 0);
+    struct pools *p = open_rows(&rows, &pair, &options, &some, 2);
     struct row row = row_with(0, 0);
     for (int k = 0; k < 6; k++) {
         row = row_with(allocate(p->pools, 8), 0);
@@ -950,10 +952,8 @@ TEST(a_gate_that_holds_each_payload_before_it_moves_on_misses_none)
     struct consumer consumer;
     cbuf_pool_ring rows;
     memset(&consumer, 0, sizeof consumer);
-    struct pools *p = open_pools(&some, 2);
     struct pair pair;
-    open_pair(&pair, &options);
-    assert_int_equal(cbuf_pool_ring_open(&rows, p->pools, &pair.ring), 0);
+    struct pools *p = open_rows(&rows, &pair, &options, &some, 2);
     consumer.pool = &p->pools[1];
     assert_int_equal(cbuf_reader_open(&consumer.reader, &pair.consumer, NULL), 0);
     assert_int_equal(cbuf_pool_read(consumer.pool, &consumer.reader, &options, 0), 0);
@@ -986,9 +986,7 @@ TEST(publish_to_a_fast_a_slow_and_a_lapped_consumer_leaks_nothing)
     struct consumer consumers[3];
     cbuf_pool_ring rows;
     memset(consumers, 0, sizeof consumers);
-    stage.pools = open_pools(&some, HANDLES);
-    open_pair(&stage.pair, &options);
-    assert_int_equal(cbuf_pool_ring_open(&rows, stage.pools->pools, &stage.pair.ring), 0);
+    stage.pools = open_rows(&rows, &stage.pair, &options, &some, HANDLES);
     for (int k = 0; k < 3; k++) {
         consumers[k].pool = &stage.pools->pools[k + 1];
         consumers[k].slow = k == 0 ? 0 : k == 1 ? 200 : 20000;

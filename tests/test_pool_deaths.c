@@ -657,6 +657,21 @@ static void close_author(struct author *a)
     cbuf_close(&a->ring);
     cbuf_pool_close(&a->pool);
 }
+/* A pool beside a ring of that many producers, a payload that nobody writes, and, where A is one,
+ * the first producer. */
+static void open_company(cbuf_pool *pool, struct author *a, struct stage *stage, uint32_t producers)
+{
+    stage->producers = producers;
+    create(pool, stage);
+    stage->given = new_payload(pool, SMALL);
+    if (a) open_author(a, stage);
+}
+static void close_company(cbuf_pool *pool, struct author *a, struct stage *stage)
+{
+    close_author(a);
+    cbuf_pool_close(pool);
+    end_stage(stage);
+}
 /* Writes a row with up to two payloads; what is not written is given back. */
 static int write_payloads(struct author *a, uint64_t first, uint64_t second)
 {
@@ -743,9 +758,7 @@ static void one_of_several_producers_may_die_at_any_operation(void **state)
     struct stage *stage = new_stage();
     static struct author a;
     cbuf_pool pool;
-    stage->producers = 3;
-    create(&pool, stage);
-    stage->given = new_payload(&pool, SMALL);
+    open_company(&pool, NULL, stage, 3);
     for (stage->act = 0; stage->act < 2; stage->act++) {
         stage->rows = stage->act ? 3 : ROWS + 2;
         stage->done = 0;
@@ -766,9 +779,7 @@ static void one_of_several_producers_may_die_at_any_operation(void **state)
         }
         CHECK(stage->countdown > 200 / (CHECK_SANITIZED ? 11 : 1));
     }
-    close_author(&a);
-    cbuf_pool_close(&pool);
-    end_stage(stage);
+    close_company(&pool, &a, stage);
 }
 
 static void who_settles_what_a_dead_producer_had_in_hand_may_die_too(void **state)
@@ -777,11 +788,8 @@ static void who_settles_what_a_dead_producer_had_in_hand_may_die_too(void **stat
     struct stage *stage = new_stage();
     static struct author a;
     uint64_t seed = 0x5eed0403, first = 0;
-    stage->producers = 3;
     cbuf_pool pool;
-    create(&pool, stage);
-    stage->given = new_payload(&pool, SMALL);
-    open_author(&a, stage);
+    open_company(&pool, &a, stage, 3);
     for (stage->rows = 100; first < (CHECK_SANITIZED ? 6 : 40); first++) {
         stage->done = 0;
         for (uint64_t at = 1; !stage->done; at += 1 + next_random(&seed) % 30) {
@@ -796,9 +804,7 @@ static void who_settles_what_a_dead_producer_had_in_hand_may_die_too(void **stat
         }
         check_a_lap(&a, 1);
     }
-    close_author(&a);
-    cbuf_pool_close(&pool);
-    end_stage(stage);
+    close_company(&pool, &a, stage);
 }
 
 static void who_takes_a_dead_producers_entry_settles_it_first(void **state)
@@ -808,12 +814,9 @@ static void who_takes_a_dead_producers_entry_settles_it_first(void **state)
     static struct author a;
     uint64_t seed = 0x5eed0405;
     cbuf_pool pool, other;
-    stage->producers = 3;
     stage->max_holders = 4; /* the test's two, the ring, the child */
     stage->rows = 100;
-    create(&pool, stage);
-    stage->given = new_payload(&pool, SMALL);
-    open_author(&a, stage);
+    open_company(&pool, &a, stage, 3);
     for (int k = 0; k < (CHECK_SANITIZED ? 20 : 100); k++) {
         stage->countdown = 300 + next_random(&seed) % 2000;
         CHECK_IS(finish(start(write_and_die, stage)), -SIGKILL);
@@ -822,9 +825,7 @@ static void who_takes_a_dead_producers_entry_settles_it_first(void **state)
         cbuf_pool_close(&other);
     }
     check_a_lap(&a, 1);
-    close_author(&a);
-    cbuf_pool_close(&pool);
-    end_stage(stage);
+    close_company(&pool, &a, stage);
 }
 
 /* One that is stopped at an operation, and goes on after others have written, reclaimed and opened
@@ -835,12 +836,9 @@ static void a_producer_may_stand_still_at_any_operation(void **state)
     struct stage *stage = new_stage();
     static struct author a, third;
     cbuf_pool pool;
-    stage->producers = 4;
     stage->act = SIGSTOP;
     stage->rows = 4;
-    create(&pool, stage);
-    stage->given = new_payload(&pool, SMALL);
-    open_author(&a, stage);
+    open_company(&pool, &a, stage, 4);
     bool stopped = true;
     for (stage->countdown = 1; stopped; stage->countdown += CHECK_SANITIZED ? 7 : 1) {
         int status;
@@ -863,9 +861,7 @@ static void a_producer_may_stand_still_at_any_operation(void **state)
         check_a_lap(&a, 1);
     }
     CHECK(stage->countdown > 100 / (CHECK_SANITIZED ? 7 : 1));
-    close_author(&a);
-    cbuf_pool_close(&pool);
-    end_stage(stage);
+    close_company(&pool, &a, stage);
 }
 
 /* ---- random deaths ---- */
