@@ -1028,12 +1028,10 @@ CBUF__SLOW int cbuf__resolve_class(cbuf_pool *pool, const cbuf_pool_options *opt
     for (uint32_t i = 0; i < CBUF_POOL_CLASSES; i++) given |= options->count[i];
     r->count = given ? options->count[k] : counts[k];
     r->bytes = k < CBUF_XXL && options->bytes[k] ? options->bytes[k] : bytes[k];
-    if (r->count > most)
-        return cbuf__fail_with(&pool->carrier, CBUF_EINVAL, "a class's count", r->count,
-            "the limit is ", most);
-    if (k < CBUF_XXL && (r->bytes <= before || r->bytes > CBUF_MAX_SLOT_BYTES))
-        return cbuf__fail_with(&pool->carrier, CBUF_EINVAL, "a class's size", r->bytes,
-            "it must be at most 2^30 and more than the one before, ", before);
+    const cbuf__limit limits[] = { { "a class's count", r->count, 0, most },
+        { "a class's size", r->bytes, k < CBUF_XXL ? before + 1 : 0, CBUF_MAX_SLOT_BYTES } };
+    int error = cbuf__check_limits(&pool->carrier, CBUF_EINVAL, limits, CBUF__COUNT_OF(limits));
+    if (error) return error;
     r->bytes = cbuf__round_up(r->bytes, CBUF__POOL_LINE);
     r->stride = CBUF__AS(uint32_t, sizeof(struct cbuf__pool_slot) + r->bytes);
     return 0;
@@ -1048,12 +1046,12 @@ CBUF__SLOW int cbuf__resolve_pool(
     f->major = CBUF__MAJOR;
     f->minor = CBUF__MINOR;
     f->max_holders = options->max_holders ? options->max_holders : CBUF_MAX_HOLDERS;
-    if (f->max_holders > CBUF_MAX_HOLDERS)
-        return cbuf__fail_with(&pool->carrier, CBUF_EINVAL, "max_holders", f->max_holders,
-            "the limit is ", CBUF_MAX_HOLDERS);
+    const cbuf__limit limit = { "max_holders", f->max_holders, 1, CBUF_MAX_HOLDERS };
+    int error = cbuf__check_limits(&pool->carrier, CBUF_EINVAL, &limit, 1);
+    if (error) return error;
     for (uint32_t k = 0; k < CBUF_POOL_CLASSES; k++) {
         uint64_t before = k ? f->regions[k - 1].bytes : 0;
-        int error = cbuf__resolve_class(pool, options, k, before, &f->regions[k]);
+        error = cbuf__resolve_class(pool, options, k, before, &f->regions[k]);
         if (error) return error;
         f->slots += f->regions[k].count;
     }
