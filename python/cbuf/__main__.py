@@ -18,13 +18,26 @@ def main(arguments=None):
     options = _parser().parse_args(arguments)
     try:
         options.run(options)
-        sys.stdout.flush()
+        print(end="", flush=True)
     except Error as error:
         sys.exit("cbuf: %s" % error)
     except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:  # `| head` has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
+    except OSError as error:  # of what is written, or of a directory
+        where = "cbuf: %s: " % error.filename if error.filename else "cbuf: "
+        print(where + error.strerror, file=sys.stderr)
+        try:
+            print(end="", flush=True)
+        except OSError:
+            _drop_output()
+        sys.exit(1)
+
+
+def _drop_output():
+    """Nothing can be printed any longer, nor fail at the interpreter's end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _parser():
@@ -202,17 +215,17 @@ def _tail(options):
         try:
             for rows in ring.follow(-options.n if options.n else "newest"):
                 _print(rows)
-                sys.stdout.flush()
+                print(end="", flush=True)
         except Retired as end:
             print("# %s" % end, file=sys.stderr)
 
 
 def _print(rows):
     if rows.lost:
-        sys.stdout.flush()
+        print(end="", flush=True)
         print("# %d rows lost" % rows.lost, file=sys.stderr)
     if rows.skipped:
-        sys.stdout.flush()
+        print(end="", flush=True)
         print("# %d rows given up by a producer" % rows.skipped, file=sys.stderr)
     columns = [_texts(rows[name]) for name in rows.dtype.names]
     for sequence, cells in zip(rows.sequence.tolist(), zip(*columns)):
@@ -259,7 +272,7 @@ def _log(options):
     if options.npy:
         np.save(options.npy, log.rows)
     if log.cut:
-        sys.stdout.flush()
+        print(end="", flush=True)
         sys.exit(1)
 
 

@@ -7,14 +7,14 @@ record whose checksum, sequence number or size is not as it should be.
 import collections
 import json
 import os
-import stat
 import struct
 import types
 
 import numpy as np
 
-from ._format import (BYTE_ORDER, MAX_ROW_BYTES, MAX_SCHEMA_BYTES, ByteOrderError, FormatError,
-                      NotFound, NotPermitted, SchemaError, VersionError, _dtype, _within)
+from ._format import (BYTE_ORDER, MAX_ROW_BYTES, MAX_SCHEMA_BYTES, ByteOrderError, Error,
+                      FormatError, SchemaError, VersionError, _dtype, _within)
+from ._ring import _check_file, _open_file
 
 try:
     from xxhash import xxh64_intdigest as _xxh64
@@ -69,19 +69,17 @@ def read_log(path, any_owner=False):
 
 
 def _read(path, any_owner):
+    fd = _open_file(path)
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except FileNotFoundError as error:
-        raise NotFound("%s: %s" % (path, error.strerror)) from None
+        _check_file(path, os.fstat(fd), any_owner)
+        with open(fd, "rb", closefd=False) as file:
+            return file.read()
+    except Error:
+        raise
     except OSError as error:
-        raise NotPermitted("%s: %s" % (path, error.strerror)) from None
-    with open(fd, "rb") as file:
-        facts = os.fstat(fd)
-        if not stat.S_ISREG(facts.st_mode):
-            raise FormatError("%s: not a regular file" % path)
-        if not any_owner and facts.st_uid not in (os.geteuid(), 0):
-            raise NotPermitted("%s: belongs to user %d" % (path, facts.st_uid))
-        return file.read()
+        raise Error("%s: cannot be read: %s" % (path, error.strerror)) from None
+    finally:
+        os.close(fd)
 
 
 def _header(data, path):

@@ -169,6 +169,10 @@ class Pool:
             self._identity = status.st_dev, status.st_ino
             self.facts = parse_facts(os.pread(fd, FACTS_BYTES, 0), status.st_size, self.path)
             self._memory = self._map(fd, self.facts.file_bytes, mmap.PROT_READ)
+        except Error:
+            raise
+        except OSError as error:
+            raise Error("%s: cannot be read: %s" % (self.path, error.strerror)) from None
         finally:
             os.close(fd)
         self._load = np.frombuffer(self._memory, np.uint64).item

@@ -888,3 +888,15 @@ def test_the_command_line_fails_with_one_line(file, tmp_path):
     run = subprocess.run([sys.executable, "-m", "cbuf", "info", str(tmp_path / "none")], capture_output=True,
                          text=True, cwd=os.path.dirname(os.path.dirname(_ring.__file__)))
     assert run.returncode == 1 and run.stderr.count("\n") == 1 and "no such file" in run.stderr
+
+
+@pytest.mark.parametrize("arguments, told", [
+    (["ls", "/none"], "/none: No such file"), (["ls", "/etc/passwd"], "/etc/passwd: Not a directory"),
+    (["log", "/tmp"], "/tmp: not a regular file"), (["log", "/proc/self/mem"], "cannot be read"),
+    (["pool", "/proc/self/mem"], "cannot be read"), (["info", "/proc/self/mem"], "cannot be read"),
+    (["ls", "/"], "No space left")])
+def test_what_the_system_refuses_is_told_in_one_line(arguments, told):
+    with open("/dev/full", "w") as full:
+        run = subprocess.run([sys.executable, "-m", "cbuf", *arguments], stdout=full, stderr=subprocess.PIPE, text=True,
+                             cwd=os.path.dirname(os.path.dirname(_ring.__file__)))
+    assert run.returncode == 1 and run.stderr.count("\n") == 1 and told in run.stderr, run.stderr
