@@ -197,7 +197,7 @@ static inline int cbuf_advise(const cbuf_column *columns, uint32_t column_count,
     }
     bool padded = row_bytes % 8 == 0 && end + 4 <= row_bytes; /* there the number is */
     advice->plain_bytes = CBUF__AS(double, (row_bytes + (padded ? 0u : 4u) + 7) / 8 * 8);
-    if (advice->stored_bytes <= 0.9 * advice->plain_bytes) return 0;
+    if (advice->delta_count && advice->stored_bytes <= 0.9 * advice->plain_bytes) return 0;
     advice->stored_bytes = advice->plain_bytes;
     advice->delta_count = 0;
     advice->layout = CBUF_NUMBERED;

@@ -762,6 +762,10 @@ TEST(advice_against_noise_is_to_leave_it_as_it_is)
     }
     assert_int_equal(cbuf_advise(tick_columns, 4, sizeof(struct tick), rows, N, &advice), 0);
     assert_int_equal(advice.delta_count, 0);
+    static const cbuf_column text = { "text", CBUF_BYTES(12), 0 }; /* dense it would be shorter */
+    assert_int_equal(cbuf_advise(&text, 1, 12, rows, N, &advice), 0);
+    assert_int_equal(advice.layout, CBUF_NUMBERED);
+    assert_true(advice.stored_bytes >= 16 && advice.plain_bytes <= 16);
 }
 
 int main(void)

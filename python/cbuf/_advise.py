@@ -2,6 +2,7 @@
 """Proposes delta columns from a sample of rows: the same as include/cbuf_advise.h does in C."""
 import collections
 import os
+import warnings
 
 import numpy as np
 
@@ -23,15 +24,19 @@ def load(source):
         if source.endswith(".npy"):
             rows = np.load(source, allow_pickle=False)
         elif source.endswith(".csv"):
-            rows = np.genfromtxt(source, delimiter=",", names=True, dtype=None, encoding="utf-8")
+            with warnings.catch_warnings():  # what it warns of fails below
+                warnings.simplefilter("ignore")
+                rows = np.genfromtxt(source, delimiter=",", names=True, dtype=None,
+                                     encoding="utf-8")
         else:
             with _ring.Ring(source) as ring:
                 rows = ring.to_numpy()
-    except (OSError, ValueError) as error:
-        if isinstance(error, _format.Error):
-            raise
+    except _format.Error:
+        raise
+    except Exception as error:  # NumPy has many for files that are not what they should be
         raise _format.Error("%s: cannot be read: %s" % (source, error)) from None
-    if rows.dtype.names is None or rows.ndim != 1 or len(rows) < 2:
+    named = isinstance(rows, np.ndarray) and rows.dtype.names is not None
+    if not named or rows.ndim != 1 or len(rows) < 2:
         raise _format.Error("%s: has no two rows with named columns" % os.path.basename(source))
     return rows
 
@@ -60,7 +65,8 @@ def _with_blocks(rows, whole, block):
     end = max(kind.itemsize + offset for kind, offset in rows.dtype.fields.values())
     padded = size % 8 == 0 and end + 4 <= size  # there the row's number is
     plain = -(-(size + (0 if padded else 4)) // 8) * 8
-    return Advice(columns, block, total, plain, total <= 0.9 * plain)
+    worth = total <= 0.9 * plain and any(one.bits for one in columns)
+    return Advice(columns, block, total, plain, worth)
 
 
 def _choices(dtype, whole, block):
@@ -89,6 +95,8 @@ def _choices(dtype, whole, block):
 
 def _whole(column):
     """A column as whole numbers: (values, which are none, bits, step); None if it is none."""
+    if column.ndim > 1:
+        return None
     if column.dtype.kind in "iuM":
         return (column.astype(np.int64, casting="unsafe") if column.dtype.kind != "M"
                 else column.view(np.int64)), np.zeros(len(column), bool), \

@@ -253,3 +253,21 @@ def test_advice_from_files_and_rings(library, tmp_path, capsys):
             (tmp_path / bad).write_text(text)
         with pytest.raises(SystemExit):
             main(["advise", str(tmp_path / bad)])
+
+
+def test_advice_for_columns_that_are_no_numbers_is_to_leave_them(tmp_path, capsys):
+    np.save(tmp_path / "rows.npy", np.zeros(100, [("pair", "i4", 2), ("inner", [("x", "f4")])]))
+    main(["advise", str(tmp_path / "rows.npy")])
+    told = capsys.readouterr().out
+    assert "plain rows are best" in told and "deltas[]" not in told
+
+
+def test_files_that_are_no_tables_get_one_line(tmp_path):
+    np.savez(tmp_path / "z", np.zeros(3))
+    os.rename(tmp_path / "z.npz", tmp_path / "archive.npy")
+    for name in "empty.npy", "empty.csv":
+        (tmp_path / name).touch()
+    os.mkdir(tmp_path / "directory.npy")
+    for name in os.listdir(tmp_path):
+        with pytest.raises(SystemExit, match="^cbuf: .*%s: [^\n]*$" % name):
+            main(["advise", str(tmp_path / name)])
