@@ -45,7 +45,7 @@ python: ## the tests of the NumPy reader
 readme: ## compile and run the code that stands in README.md
 	@CC="$(CC)" CXX="$(CXX)" PYTHON="$(PYTHON)" tests/readme $(BUILD)/readme
 
-headers: ## the header alone: every language standard that the compilers know, strict flags
+headers: ## each header alone, and all together: every language standard that the compilers know, strict flags
 	@CC="$(CC)" CXX="$(CXX)" tests/headers
 
 examples: $(EXAMPLES) ## build the examples
@@ -69,7 +69,7 @@ bench-rfc: $(BUILD)/rfc ## the success criteria of the telemetry RFC: rates, one
 bench-plots: ## draw the last run
 	@$(PYTHON) bench/plots.py
 
-install: ## header, pkg-config and CMake files to PREFIX, or below DESTDIR
+install: ## headers, pkg-config and CMake files to PREFIX, or below DESTDIR
 	install -d $(DESTDIR)$(PREFIX)/include $(DESTDIR)$(PREFIX)/share/pkgconfig \
 	    $(DESTDIR)$(PREFIX)/share/cmake/cbuf
 	install -m 644 $(HEADERS) $(DESTDIR)$(PREFIX)/include

@@ -41,7 +41,7 @@
  */
 #ifndef CBUF_H
 #include "cbuf.h" /* which includes this file in its place */
-#elif !defined CBUF_DELTA_H
+#elif !defined CBUF_DELTA_H && !defined CBUF_NO_DELTA
 #define CBUF_DELTA_H
 
 #if !defined __i386__ || defined __SSE2_MATH__

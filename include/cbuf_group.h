@@ -54,7 +54,7 @@ typedef struct cbuf_worker { /* the caller's memory, private contents; not to be
     uint64_t first, held;   /* of the rows taken last: the first; where they end, 0: acknowledged */
     uint64_t lost, skipped; /* as counted; the reader's may be of a try that failed */
     uint64_t heir_end;      /* where the rows end of */
-    uint32_t heir_of;       /* the dead worker's slot whose rows it delivers, or CBUF__NOBODY */
+    uint32_t heir_of;       /* the dead worker's slot whose rows it delivers, or CBUF__NO_SLOT */
     uint32_t group_index, takes;
     bool again;
     int64_t looked_ns; /* when it last looked for dead workers */
@@ -121,20 +121,20 @@ static inline uint64_t cbuf_worker_skipped(const cbuf_worker *worker);
  * `granted` these bits count the slot's owners, so that one who helps a worker, and is stopped in
  * the middle until the slot is another's, does not help that one. */
 #define CBUF__TURN_BITS 10
-#define CBUF__NOBODY UINT32_MAX
+#define CBUF__NO_SLOT UINT32_MAX
 CBUF__STATIC_ASSERT(CBUF_MAX_READERS <= 1 << CBUF__TURN_BITS, "an index must fit below a row");
 
 CBUF__INLINE uint64_t cbuf__turn_of(uint64_t sequence, uint64_t index)
 {
     return sequence << CBUF__TURN_BITS | (index & ((1u << CBUF__TURN_BITS) - 1));
 }
-CBUF__INLINE struct cbuf__slot *cbuf__slot_of(const cbuf_worker *worker, uint32_t index)
+CBUF__INLINE struct cbuf__slot *cbuf__nth_slot(const cbuf_worker *worker, uint32_t index)
 {
     return &worker->reader.ring->readers->slots[index];
 }
 CBUF__INLINE bool cbuf__is_sibling(const cbuf_worker *worker, uint32_t index)
 {
-    return cbuf__load_acquire(&cbuf__slot_of(worker, index)->group) == worker->group_word;
+    return cbuf__load_acquire(&cbuf__nth_slot(worker, index)->group) == worker->group_word;
 }
 /* One more than the last slot that a sibling may have. */
 CBUF__INLINE uint32_t cbuf__siblings_end(const cbuf_worker *worker)
@@ -162,7 +162,7 @@ CBUF__INLINE bool cbuf__grant(cbuf_worker *worker, uint64_t turn)
     uint64_t sequence = turn >> CBUF__TURN_BITS;
     if (last == worker->reader.index || last == worker->group_index) return true; /* it knows */
     if (last >= worker->reader.ring->options.max_readers) return true;
-    cbuf__word *word = &cbuf__slot_of(worker, last)->granted;
+    cbuf__word *word = &cbuf__nth_slot(worker, last)->granted;
     for (;;) {
         uint64_t granted = cbuf__load_acquire(word); /* T3: a later owner's: then `turn` changed */
         if (granted >> CBUF__TURN_BITS >= sequence) return true;
@@ -247,7 +247,7 @@ CBUF__INLINE uint64_t cbuf__take_turn(cbuf_worker *worker, uint64_t want, uint32
  * From here on `turn` does not speak of it. */
 CBUF__SLOW void cbuf__free_worker(cbuf_worker *worker, uint32_t index)
 {
-    struct cbuf__slot *slot = cbuf__slot_of(worker, index);
+    struct cbuf__slot *slot = cbuf__nth_slot(worker, index);
     cbuf__word *word = &worker->group->turn;
     const uint64_t mask = (1u << CBUF__TURN_BITS) - 1;
     uint64_t turn = cbuf__load_acquire(word);
@@ -263,9 +263,9 @@ CBUF__SLOW void cbuf__free_worker(cbuf_worker *worker, uint32_t index)
 
 /* Whether the rows in a dead worker's slot were its own; then this worker delivers them. The caller
  * has the lock of the slot's byte. */
-CBUF__SLOW bool cbuf__inherit(cbuf_worker *worker, uint32_t index)
+CBUF__SLOW bool cbuf__inherit_rows(cbuf_worker *worker, uint32_t index)
 {
-    struct cbuf__slot *slot = cbuf__slot_of(worker, index);
+    struct cbuf__slot *slot = cbuf__nth_slot(worker, index);
     uint64_t turn = cbuf__load_acquire(&worker->group->turn); /* T2: before `granted` */
     uint64_t first = cbuf__load_acquire(&slot->cursor), end = cbuf__load_relaxed(&slot->held_end);
     bool won = turn == cbuf__turn_of(end, index) ||
@@ -289,7 +289,7 @@ CBUF__SLOW bool cbuf__look_for_dead(cbuf_worker *worker)
         if (cbuf__lock(fd, CBUF__EXCLUSIVE, k, false)) continue; /* it lives */
         if (cbuf__is_sibling(worker, k)) {
             worker->looked_ns = 0; /* where one died there may be another */
-            if (cbuf__inherit(worker, k)) return true;
+            if (cbuf__inherit_rows(worker, k)) return true;
             cbuf__free_worker(worker, k);
             cbuf__tell_producer(worker);
         }
@@ -301,7 +301,7 @@ CBUF__SLOW bool cbuf__look_for_dead(cbuf_worker *worker)
 /* Up to `want` rows of the dead worker's: how many, from the reader's cursor on. */
 CBUF__SLOW uint64_t cbuf__take_heritage(cbuf_worker *worker, uint64_t want)
 {
-    uint64_t first = cbuf__load_relaxed(&cbuf__slot_of(worker, worker->heir_of)->cursor);
+    uint64_t first = cbuf__load_relaxed(&cbuf__nth_slot(worker, worker->heir_of)->cursor);
     uint64_t n = worker->heir_end - first;
     if (n > want) n = want;
     worker->reader.cursor = first;
@@ -312,12 +312,12 @@ CBUF__SLOW uint64_t cbuf__take_heritage(cbuf_worker *worker, uint64_t want)
 CBUF__SLOW void cbuf__acknowledge_heritage(cbuf_worker *worker)
 {
     uint32_t k = worker->heir_of;
-    struct cbuf__slot *slot = cbuf__slot_of(worker, k);
+    struct cbuf__slot *slot = cbuf__nth_slot(worker, k);
     if (worker->held < worker->heir_end) {
         cbuf__store_release(&slot->cursor, worker->held); /* G2 */
         return;
     }
-    worker->heir_of = CBUF__NOBODY;
+    worker->heir_of = CBUF__NO_SLOT;
     if (k == worker->reader.index) {
         cbuf__store_release(&slot->cursor, CBUF__FREE); /* G2 */
     } else {
@@ -328,7 +328,7 @@ CBUF__SLOW void cbuf__acknowledge_heritage(cbuf_worker *worker)
 
 CBUF__INLINE void cbuf__acknowledge(cbuf_worker *worker)
 {
-    if (CBUF__UNLIKELY(worker->heir_of != CBUF__NOBODY)) cbuf__acknowledge_heritage(worker);
+    if (CBUF__UNLIKELY(worker->heir_of != CBUF__NO_SLOT)) cbuf__acknowledge_heritage(worker);
     else cbuf__store_release(&worker->reader.slot->cursor, CBUF__FREE); /* G2 */
     worker->held = 0;
     cbuf__tell_producer(worker);
@@ -356,9 +356,9 @@ CBUF__INLINE uint64_t cbuf__copy_taken(cbuf_worker *worker, unsigned char *rows,
 CBUF__INLINE int64_t cbuf__take_some(cbuf_worker *worker, unsigned char *rows, uint64_t want)
 {
     for (uint32_t tries = 0;; tries++) {
-        bool looks = worker->heir_of == CBUF__NOBODY && !(++worker->takes % 16);
+        bool looks = worker->heir_of == CBUF__NO_SLOT && !(++worker->takes % 16);
         if (CBUF__UNLIKELY(looks)) cbuf__look_for_dead(worker);
-        worker->again = worker->heir_of != CBUF__NOBODY;
+        worker->again = worker->heir_of != CBUF__NO_SLOT;
         uint64_t n = CBUF__UNLIKELY(worker->again) ? cbuf__take_heritage(worker, want)
                                                    : cbuf__take_turn(worker, want, tries);
         if (!n && !cbuf__look_for_dead(worker)) return 0;
@@ -409,23 +409,23 @@ CBUF__SLOW int cbuf__refuse(cbuf_worker *worker, int error, const char *why)
     return error;
 }
 
-/* The slot of the group of that name, or CBUF__NOBODY. */
+/* The slot of the group of that name, or CBUF__NO_SLOT. */
 CBUF__SLOW uint32_t cbuf__find_group(const cbuf_worker *worker, const char *name)
 {
     for (uint32_t k = 0; k < cbuf__siblings_end(worker); k++) {
-        const struct cbuf__slot *slot = cbuf__slot_of(worker, k);
+        const struct cbuf__slot *slot = cbuf__nth_slot(worker, k);
         unsigned char there[CBUF_NAME_BYTES];
         uint64_t group = cbuf__load_acquire(&slot->group);
         if ((group & UINT16_MAX) != k + 1 || !cbuf__load_acquire(&slot->owned)) continue;
         cbuf__words_out(there, slot->name, sizeof there / 8);
         if (!memcmp(there, name, strlen(name) + 1)) return k;
     }
-    return CBUF__NOBODY;
+    return CBUF__NO_SLOT;
 }
 
 CBUF__SLOW void cbuf__bind_group(cbuf_worker *worker, uint32_t index)
 {
-    worker->group = cbuf__slot_of(worker, index);
+    worker->group = cbuf__nth_slot(worker, index);
     worker->group_index = index;
     worker->group_word = (index + 1) | cbuf__load_relaxed(&worker->group->incarnation) << 16;
 }
@@ -457,7 +457,7 @@ CBUF__SLOW int cbuf__join_group(
     int fd = worker->reader.fd;
     for (;;) {
         uint32_t k = cbuf__find_group(worker, name);
-        if (k == CBUF__NOBODY) return cbuf__make_group(worker, name, options);
+        if (k == CBUF__NO_SLOT) return cbuf__make_group(worker, name, options);
         if (!cbuf__lock(fd, CBUF__SHARED, k, false)) {
             if (cbuf__find_group(worker, name) == k) return cbuf__bind_group(worker, k), 0;
             cbuf__lock(fd, CBUF__UNLOCK, k, false); /* freed meanwhile */
@@ -475,7 +475,7 @@ CBUF__SLOW void cbuf__occupy(
     cbuf_worker *worker, uint32_t index, bool heir, const cbuf_reader_options *options)
 {
     cbuf_reader *reader = &worker->reader;
-    struct cbuf__slot *slot = reader->slot = cbuf__slot_of(worker, index);
+    struct cbuf__slot *slot = reader->slot = cbuf__nth_slot(worker, index);
     reader->index = index;
     reader->shared_cursor = &reader->unused;
     cbuf__store_relaxed(&slot->owned, 1);
@@ -487,7 +487,7 @@ CBUF__SLOW void cbuf__occupy(
         cbuf__store_release(&slot->granted, cbuf__turn_of(row, owners)); /* T3 */
         cbuf__store_relaxed(&slot->gate, cbuf__load_relaxed(&worker->group->gate));
         cbuf__store_release(&slot->group, worker->group_word);
-    } else if (!cbuf__inherit(worker, index)) {
+    } else if (!cbuf__inherit_rows(worker, index)) {
         cbuf__store_release(&slot->cursor, CBUF__FREE);
     }
     if (cbuf__load_relaxed(&slot->gate)) cbuf__wakes_producer(reader);
@@ -503,7 +503,7 @@ CBUF__SLOW int cbuf__take_worker_slot(cbuf_worker *worker, const cbuf_reader_opt
     int fd = worker->reader.fd;
     for (int kind = 0; kind < 3; kind++) {
         for (uint32_t k = worker->group_index + 1; k < ring->options.max_readers; k++) {
-            bool owned = cbuf__load_acquire(&cbuf__slot_of(worker, k)->owned) != 0;
+            bool owned = cbuf__load_acquire(&cbuf__nth_slot(worker, k)->owned) != 0;
             if (owned == (kind == 1) || (kind == 0 && !cbuf__is_sibling(worker, k))) continue;
             if (cbuf__lock(fd, CBUF__EXCLUSIVE, k, false)) continue;
             bool heir = cbuf__is_sibling(worker, k);
@@ -533,7 +533,7 @@ static inline void cbuf_worker_close(cbuf_worker *worker)
     cbuf_reader *reader = &worker->reader;
     if (!reader->ring) return;
     if (reader->ring->local->never == UINT64_MAX) { /* a forked child's is not */
-        bool heir = worker->heir_of != CBUF__NOBODY;
+        bool heir = worker->heir_of != CBUF__NO_SLOT;
         cbuf__lock(reader->fd, CBUF__EXCLUSIVE, CBUF__JOIN_BYTE, true);
         if (heir ? worker->heir_of != reader->index : !worker->held)
             cbuf__free_worker(worker, reader->index);
@@ -543,7 +543,7 @@ static inline void cbuf_worker_close(cbuf_worker *worker)
     memset(worker, 0, sizeof *worker);
 }
 
-CBUF__SLOW int cbuf__join(
+CBUF__SLOW int cbuf__join_as_worker(
     cbuf_worker *worker, const char *name, const cbuf_reader_options *options)
 {
     cbuf_reader_options own = *options;
@@ -580,11 +580,11 @@ static inline int cbuf_worker_open(cbuf_worker *worker, const cbuf_ring *ring, c
     reader->spins = o.spins ? o.spins : 1000;
     reader->wait = o.wait;
     reader->fd = -1;
-    worker->heir_of = CBUF__NOBODY;
+    worker->heir_of = CBUF__NO_SLOT;
     error = cbuf__open_table(reader);
     if (!error && cbuf__lock(reader->fd, CBUF__EXCLUSIVE, CBUF__JOIN_BYTE, true))
         error = CBUF_ESYSTEM;
-    if (!error) error = cbuf__join(worker, group, &o);
+    if (!error) error = cbuf__join_as_worker(worker, group, &o);
     if (!error) return cbuf__lock(reader->fd, CBUF__UNLOCK, CBUF__JOIN_BYTE, false), 0;
     if (reader->fd >= 0) close(reader->fd);
     reader->ring = NULL;
@@ -597,7 +597,7 @@ CBUF__SLOW bool cbuf__others_hold(const cbuf_worker *worker)
 {
     for (uint32_t k = worker->group_index + 1; k < cbuf__siblings_end(worker); k++)
         if (k != worker->reader.index && cbuf__is_sibling(worker, k) &&
-            cbuf__load_acquire(&cbuf__slot_of(worker, k)->cursor) != CBUF__FREE)
+            cbuf__load_acquire(&cbuf__nth_slot(worker, k)->cursor) != CBUF__FREE)
             return true;
     return false;
 }

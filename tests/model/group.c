@@ -117,7 +117,7 @@ static void bind(cbuf_worker *worker, unsigned group)
     worker->reader.shared_cursor = &worker->reader.unused;
     worker->reader.fd = 1; /* none that is used */
     worker->reader.stamp_at = UINT64_MAX;
-    worker->heir_of = CBUF__NOBODY;
+    worker->heir_of = CBUF__NO_SLOT;
     worker->looked_ns = 1000000 * INT64_C(1000000000); /* time stands still: it never looks */
     cbuf__bind_group(worker, group);
 }
