@@ -77,6 +77,7 @@
  *                       words, formally free of data races, about half as fast for large batches.
  *                       Default 1, 0 under sanitizers.
  *   CBUF_MAX_DELTAS     delta columns that a handle has room for, at some 100 bytes each: 32.
+ *   CBUF_NO_DELTA       leave cbuf_delta.h out, as if it did not lie beside this file.
  *   CBUF_ACCESS_HEADER  a header that supplies the functions of section [access]; for tests.
  *
  * SECTIONS  [api] [access] [format] [rows] [publish] [gates] [many] [write] [read] [observe]
@@ -146,8 +147,7 @@ extern "C++" {
 
 /* ================================================================================= [api] ==== */
 
-/* Every call that can fail returns one of these, negative; 0 and above are results. "Nothing to
- * read" is 0. */
+/* What calls that fail return, negative; 0 and above are results: "nothing to read" is 0. */
 #define CBUF_ERRORS(X)                                                                             \
     X(CBUF_EINVAL, -1, "an argument or option is out of range")                                    \
     X(CBUF_ENOENT, -2, "there is no such ring or pool")                                            \
@@ -221,9 +221,8 @@ typedef struct cbuf_column {
     uint32_t offset;            /* in the row; columns may not overlap */
 } cbuf_column;
 
-/* A column from a field of a struct: its name, offset and type. A char array becomes bytes. The
- * second form says the type (an int64_t is a CBUF_TIMESTAMP_NS); of another size it does not
- * compile. */
+/* A column from a field of a struct: its name, offset and type; a char array becomes bytes. The
+ * second form says the type, of the field's size (an int64_t is a CBUF_TIMESTAMP_NS). */
 #define CBUF_COLUMN(row, field)                                                                    \
     CBUF__COLUMN(row, field, CBUF__KIND_OF(row, field) | sizeof(CBUF__FIELD(row, field)))
 #define CBUF_COLUMN_AS(row, field, type)                                                           \
@@ -278,8 +277,8 @@ typedef struct cbuf_options {
     uint32_t reserve_step;      /* 1 to capacity / 2 rows; 0: capacity / 64, at most 1,024 */
     uint32_t max_readers;       /* 1 to CBUF_MAX_READERS; 0: 64 */
     uint32_t producers;         /* how many at a time, to CBUF_MAX_PRODUCERS, each with a handle of
-                                   its own; 0: one; more need the numbered layout and a capacity
-                                   of at most 2^30 */
+                                   its own; 0: one; more need the numbered layout, no delta, not
+                                   `locked`, and a capacity of at most 2^30 */
     uint8_t layout;             /* enum cbuf_layout */
     uint8_t on_full;            /* enum cbuf_on_full */
     uint8_t existing;           /* enum cbuf_existing */
@@ -489,9 +488,9 @@ static inline uint32_t cbuf_stride(const cbuf_ring *ring);
 
 /* ---- reading: one thread per reader ---- */
 
-/* Opens a reader. `options` may be NULL. 0; CBUF_ESLOTS; CBUF_EACCES if this process may only
- * observe (say anonymous). Under a gating policy no row from head on is overwritten before it was
- * read, and no older one that is still there once the producer has seen the reader. */
+/* Opens a reader. `options` may be NULL. 0; CBUF_EINVAL; CBUF_ESLOTS; CBUF_ERETIRED; CBUF_EACCES if
+ * this process may only observe (say anonymous). Under a gating policy no row from head on is
+ * overwritten before it was read, and no older one once the producer has seen the reader. */
 static inline int cbuf_reader_open(
     cbuf_reader *reader, const cbuf_ring *ring, const cbuf_reader_options *options);
 static inline void cbuf_reader_close(cbuf_reader *reader);
@@ -546,8 +545,8 @@ static inline int64_t cbuf_snapshot(
     const cbuf_ring *ring, void *rows, uint32_t n, uint64_t *first);
 
 #ifndef CBUF_NO_OS
-/* Whether a producer has the ring now, by the kernel's word: 1, 0, or CBUF_EACCES if the lock file
- * is another user's. */
+/* Whether a producer has the ring now, by the kernel's word: 1, 0; CBUF_EACCES if the lock file is
+ * another user's, CBUF_EINVAL for who does not produce into it if it is in memory. */
 static inline int cbuf_producer_alive(const cbuf_ring *ring);
 #endif
 
@@ -3815,6 +3814,7 @@ static inline int cbuf_producer_alive(const cbuf_ring *ring)
     struct flock lock = cbuf__flock(CBUF__EXCLUSIVE, 0);
     if (!ring->file) return CBUF_ENOTOPEN;
     if (ring->producer) return ring->local->never == UINT64_MAX ? 1 : CBUF_EFORKED;
+    if (!ring->path[0]) return CBUF_EINVAL; /* it has no lock: nobody knows */
     int fd = open(cbuf__path_of(ring, ".lock").text, O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
     if (fd < 0) return errno == ENOENT ? 0 : CBUF_EACCES;
     int failed = fcntl(fd, 36 /* F_OFD_GETLK: asks, and is not in a producer's way */, &lock);

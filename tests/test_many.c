@@ -830,6 +830,7 @@ static void a_ring_in_memory_takes_so_many_and_no_more(void **state)
     CHECK_IS(cbuf_join_in(&rings[2], memory, sizeof memory), 0);
     for (int k = 0; k < PRODUCERS; k++) CHECK(!stats_of(&rings[k]).closed), cbuf_close(&rings[k]);
     CHECK_IS(cbuf_attach_in(&rings[4], memory, sizeof memory), 0);
+    CHECK_IS(cbuf_producer_alive(&rings[4]), CBUF_EINVAL); /* no lock in memory tells */
     CHECK(stats_of(&rings[4]).closed);
     CHECK_IS(cbuf_write(&rings[4], &row), CBUF_EROLE);
     cbuf_close(&rings[4]);
