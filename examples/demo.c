@@ -7,7 +7,7 @@
  *   producer   reads /proc/stat, softirqs, meminfo, self/schedstat and pressure/cpu a thousand
  *              times a second, and writes a row each time
  *   live       sleeps until a row is there, draws what it says
- *   logger     joins after three seconds, at the oldest row, and catches up
+ *   logger     joins after three seconds (a half in a short run), at the oldest row, and catches up
  *   observer   registers nowhere, needs read permission only, and takes snapshots of the last
  *              thousand rows
  *   numpy      examples/numpy_reader.py, where a Python with NumPy is found; for its sake run the
