@@ -1931,12 +1931,21 @@ static inline uint32_t cbuf_stride(const cbuf_ring *ring) { return ring->stride;
 
 /* ================================================================================ [read] ==== */
 
+CBUF__SLOW void cbuf__stamp(cbuf_reader *reader)
+{
+    reader->stamp_at = reader->cursor + 4096;
+    if (!reader->slot) return;
+    int64_t now = cbuf__now_ns(CBUF__REALTIME);
+    cbuf__store_relaxed(&reader->slot->active_ns, CBUF__AS(uint64_t, now));
+}
+
 /* The reader was lapped: its next row is `oldest` now, and the rows before that are lost. */
 CBUF__SLOW void cbuf__lose(cbuf_reader *reader, uint64_t oldest)
 {
     reader->lost += oldest - reader->cursor;
     reader->cursor = oldest;
     if (reader->slot) cbuf__store_relaxed(&reader->slot->lost, reader->lost);
+    if (reader->cursor >= reader->stamp_at) cbuf__stamp(reader); /* no turn may be met */
 }
 
 CBUF__SLOW void cbuf__wake_producer(cbuf_reader *reader)
@@ -1994,14 +2003,6 @@ CBUF__INLINE uint64_t cbuf__ready(cbuf_reader *reader, uint64_t want)
     while (want > 1 && !cbuf__is_published(ring, cursor + want - 1)) want /= 2;
     reader->published = cursor + want;
     return want;
-}
-
-CBUF__SLOW void cbuf__stamp(cbuf_reader *reader)
-{
-    reader->stamp_at = reader->cursor + 4096;
-    if (!reader->slot) return;
-    int64_t now = cbuf__now_ns(CBUF__REALTIME);
-    cbuf__store_relaxed(&reader->slot->active_ns, CBUF__AS(uint64_t, now));
 }
 
 /* At each multiple of `ahead` rows. A reader that lags has the processor fetch as many rows, some

@@ -629,6 +629,27 @@ TEST(a_dead_gate_is_swept_when_it_stands_in_the_way_and_its_slot_can_be_had)
     }
 }
 
+/* In steps that never meet a multiple of the rows that it would fetch ahead. */
+TEST(a_reader_that_is_lapped_at_each_read_shows_that_it_is_active)
+{
+    struct pair pair;
+    struct tick tick = tick_of(0), ticks[16];
+    cbuf_reader reader;
+    cbuf_reader_stats seen;
+    cbuf_options options = tick_options(1024);
+    open_pair(&pair, &options);
+    assert_int_equal(cbuf_reader_open(&reader, &pair.consumer, NULL), 0);
+    for (int k = 0; k < 4; k++) {
+        for (int i = 0; i < 8192; i++) assert_int_equal(cbuf_write(&pair.ring, &tick), 1);
+        cbuf__store_relaxed(&reader.slot->active_ns, 0);
+        assert_int_equal(cbuf_read(&reader, ticks, 16), 16);
+        assert_int_equal(cbuf_reader_stats_get(&pair.ring, 0, &seen), 1);
+        assert_true(seen.active_ns > 0);
+    }
+    cbuf_reader_close(&reader);
+    close_pair(&pair);
+}
+
 TEST(a_slot_shows_who_reads_and_how_far_it_is)
 {
     struct pair pair;
@@ -701,6 +722,7 @@ int main(void)
         cmocka_unit_test(slots_run_out_and_come_back_and_the_mark_of_used_ones_never_falls),
         cmocka_unit_test(a_gate_in_the_last_slot_is_seen_when_those_before_it_are_empty),
         cmocka_unit_test(a_dead_gate_is_swept_when_it_stands_in_the_way_and_its_slot_can_be_had),
+        cmocka_unit_test(a_reader_that_is_lapped_at_each_read_shows_that_it_is_active),
         cmocka_unit_test(a_slot_shows_who_reads_and_how_far_it_is),
     };
     return cmocka_run_group_tests_name("gates", tests, NULL, NULL);
