@@ -3947,16 +3947,22 @@ static inline int64_t cbuf_wait(cbuf_reader *reader, uint32_t n, int64_t timeout
 
 static inline int cbuf_wait_room(cbuf_ring *ring, uint32_t n, int64_t timeout_ns)
 {
+    const int64_t spell = 100000000; /* of many: between two looks for dead producers */
     int error = cbuf__usable(ring, ring->row_bytes);
     if (!error && !ring->producer) error = CBUF_EROLE;
     if (!error && (!n || n > ring->capacity / 2)) error = CBUF_EINVAL;
     if (error) return error;
     if (!ring->gated) return 1;
     if (ring->many && ring->claimed) return CBUF_EINVAL;
-    if (ring->many) ring->next = cbuf__edge(ring);
-    cbuf__scan_gates(ring);
-    if (ring->limit >= ring->next + n) return 1;
-    return timeout_ns && cbuf__await_gates(ring, n, 0, timeout_ns);
+    for (int64_t start = cbuf__now_ns(CBUF__MONOTONIC), left = timeout_ns;;) {
+        if (ring->many) cbuf__sweep_if_due(ring), ring->next = cbuf__edge(ring);
+        cbuf__scan_gates(ring);
+        if (ring->limit >= ring->next + n) return 1;
+        if (timeout_ns >= 0) left = timeout_ns - (cbuf__now_ns(CBUF__MONOTONIC) - start);
+        if (timeout_ns >= 0 && left <= 0) return 0;
+        bool longer = ring->many && (left < 0 || left > spell);
+        if (cbuf__await_gates(ring, n, 0, longer ? spell : left)) return 1;
+    }
 }
 #endif /* CBUF_NO_OS */
 
