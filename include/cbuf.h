@@ -1350,7 +1350,7 @@ CBUF__SLOW bool cbuf__await_gates(cbuf_ring *ring, uint64_t rows, uint64_t extra
         cbuf__scan_gates(ring);
         if (ring->limit < ring->next + rows && cbuf__mind_slowest(ring)) cbuf__scan_gates(ring);
         if (ring->limit >= ring->next + rows) return true;
-        if (ns >= 0 && (left = start + ns - cbuf__now_ns(CBUF__MONOTONIC)) <= 0) return false;
+        if (ns >= 0 && (left = ns - (cbuf__now_ns(CBUF__MONOTONIC) - start)) <= 0) return false;
         bool sure = !extra; /* a barrier costs more than that nap if it should be in vain */
         wanted = cbuf__room_at(ring, rows + extra);
         uint64_t count = cbuf__wish(&ring->readers->room, wanted, &sure);
@@ -1611,7 +1611,7 @@ CBUF__SLOW int cbuf__wait_to_claim(cbuf_ring *ring, int64_t *since)
     if (claim & CBUF__SPILLING) return ring->hook ? 0 : CBUF_ENOSPILL;
     int64_t now = cbuf__now_ns(CBUF__MONOTONIC), left = CBUF_FOREVER;
     if (!*since) *since = now;
-    if (ring->options.block_ns) left = *since + ring->options.block_ns - now;
+    if (ring->options.block_ns) left = ring->options.block_ns - (now - *since);
     if (ring->options.block_ns && left <= 0) return CBUF_ETIMEDOUT;
     bool no_pen = cbuf__many_head(ring) + ring->capacity > at; /* is in the way */
     if (no_pen && !ring->gated) return cbuf__scan_gates(ring), 1;
@@ -3916,7 +3916,7 @@ CBUF__SLOW int64_t cbuf__wait_slowly(cbuf_reader *reader, uint32_t n, int64_t ti
         }
         if (there >= n) return n;
         int64_t some = CBUF__AS(int64_t, there), now = cbuf__now_ns(CBUF__MONOTONIC);
-        int64_t left = timeout_ns < 0 ? INT64_MAX : start + timeout_ns - now;
+        int64_t left = timeout_ns < 0 ? INT64_MAX : timeout_ns - (now - start);
         int gone = 0;
         if (state == CBUF__CLOSED) gone = CBUF_ECLOSED;
         if (state == CBUF__RETIRED) gone = CBUF_ERETIRED;
