@@ -558,9 +558,9 @@ static inline int cbuf_producer_alive(const cbuf_ring *ring);
     CBUF__TYPED int prefix##_write(cbuf_ring *ring_, const type *row_)                             \
     {                                                                                              \
         if (CBUF__LIKELY(cbuf__write_row(ring_, row_, sizeof *row_))) return 1;                    \
-        cbuf__word copy_[sizeof *row_ <= 256 ? (sizeof *row_ + 7) / 8 : 1];                        \
-        bool small_ = sizeof *row_ <= 256; /* then what row_ points at may stay in registers */    \
-        const void *from_ = small_ ? cbuf__copy_fresh(copy_, row_, sizeof *row_) : row_;           \
+        enum { small_ = sizeof(type) <= 256, bytes_ = small_ ? sizeof(type) : 1 };                 \
+        cbuf__word copy_[(bytes_ + 7) / 8]; /* what row_ points at may stay in registers */        \
+        const void *from_ = small_ ? cbuf__copy_fresh(copy_, row_, bytes_) : row_;                 \
         return cbuf__write_slowly(ring_, from_, sizeof *row_);                                     \
     }                                                                                              \
     CBUF__SLOW int64_t prefix##_write_n(cbuf_ring *ring_, const type *rows_, uint64_t n_)          \
