@@ -584,8 +584,9 @@ CBUF__INLINE void cbuf__put_stored(
         last = cbuf__get(stored + 8 * words);
     }
     if (!rest) return;
-    bool ends = !((sequence + n) & ~ring->blocks);
-    last = (last & ~behind) | (ends ? cbuf__load_relaxed(to + words) & behind : 0);
+    uint64_t left = (0 - sequence - n) & ~ring->blocks; /* rows of the block */
+    bool beyond = cbuf__span(left, ring->stride) < 8 - rest;
+    last = (last & ~behind) | (beyond ? cbuf__load_relaxed(to + words) & behind : 0);
     cbuf__store_relaxed(to + words, last);
     ring->codec.joint = last;
 }
