@@ -754,6 +754,7 @@ CBUF__SLOW const char *cbuf__plan_deltas(
 {
     uint64_t half = facts->capacity / 2, block = options->block_rows;
     uint32_t index = 0;
+    if (!options->deltas) return "delta_count is not 0, and deltas is NULL";
     if (!block) block = half < 64 ? half : 64;
     if (block < half) block = cbuf__power_from(1, block);
     facts->block_rows = CBUF__AS(uint32_t, block);

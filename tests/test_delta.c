@@ -576,6 +576,9 @@ TEST(bad_choices_of_delta_columns_are_refused_and_named)
     options.deltas = twice;
     options.delta_count = 2;
     assert_int_equal(cbuf_create_in(&ring, memory, sizeof memory, &options), CBUF_ESCHEMA);
+    options.deltas = NULL;
+    assert_int_equal(cbuf_create_in(&ring, memory, sizeof memory, &options), CBUF_ESCHEMA);
+    assert_non_null(strstr(cbuf_error(&ring), "NULL"));
 }
 
 /* ---- files ---- */
