@@ -1737,6 +1737,8 @@ static inline int cbuf_pool_read(cbuf_pool *pool, cbuf_reader *reader, void *to,
     const cbuf_ring *ring = reader->ring;
     unsigned char *row = CBUF__AS(unsigned char *, to);
     const void *place;
+    int error = cbuf__pool_usable(pool);
+    if (CBUF__UNLIKELY(error)) return error;
     if (offset > ring->row_bytes || ring->row_bytes - offset < sizeof(cbuf_ref)) return CBUF_EINVAL;
     for (;;) {
         int64_t n = cbuf_peek(reader, 1, &place);
