@@ -791,6 +791,38 @@ TEST(advice_finds_steps_and_widths_and_a_ring_made_so_takes_what_was_promised)
         cbuf_advise(tick_columns, 4, sizeof(struct tick), rows, 1, &advice), CBUF_EINVAL);
 }
 
+TEST(advice_is_never_a_ring_that_is_refused)
+{
+    enum { N = 20, BYTES = 6000, COLUMNS = 140 };
+    static unsigned char rows[N * BYTES];
+    static cbuf_column some[COLUMNS];
+    static const uint32_t gaps[] = { 0, 3 };
+    for (size_t way = 0; way < 2 * COUNT_OF(gaps); way++) {
+        uint32_t end = 0, gap = gaps[way / 2], last = way % 2 ? 4000 : 1;
+        cbuf_advice advice;
+        struct pair pair;
+        for (uint32_t k = 0; k < COLUMNS; k++) {
+            snprintf(some[k].name, sizeof some[k].name, "c%u", k);
+            some[k].type = k < COLUMNS / 2 ? (uint32_t)CBUF_INT64 : (uint32_t)CBUF_BOOL;
+            if (k == COLUMNS - 1) some[k].type = CBUF_BYTES(last);
+            some[k].offset = end;
+            end += CBUF_TYPE_BYTES(some[k].type) + gap;
+        }
+        assert_int_equal(cbuf_advise(some, COLUMNS, end, rows, N, &advice), 0);
+        assert_int_equal(advice.delta_count, way == 0 ? CBUF_MAX_DELTAS : 0);
+        cbuf_options options = options_of(1024, some, COLUMNS);
+        options.row_bytes = end;
+        options.deltas = advice.deltas;
+        options.delta_count = advice.delta_count;
+        options.block_rows = advice.block_rows;
+        options.layout = advice.layout;
+        open_pair(&pair, &options);
+        close_pair(&pair);
+    }
+    cbuf_advice advice;
+    some[0].type = CBUF_INT64 + 8; /* of 16 bytes: no type */
+    assert_int_equal(cbuf_advise(some, 1, 16, rows, N, &advice), CBUF_EINVAL);
+}
 TEST(advice_against_noise_is_to_leave_it_as_it_is)
 {
     enum { N = 2048 };
@@ -826,6 +858,7 @@ int main(void)
         cmocka_unit_test(a_locked_ring_has_delta_columns_too),
         cmocka_unit_test(readers_in_other_threads_get_every_row_whole_or_counted),
         cmocka_unit_test(advice_finds_steps_and_widths_and_a_ring_made_so_takes_what_was_promised),
+        cmocka_unit_test(advice_is_never_a_ring_that_is_refused),
         cmocka_unit_test(advice_against_noise_is_to_leave_it_as_it_is),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

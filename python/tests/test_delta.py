@@ -238,6 +238,23 @@ def test_advice_finds_the_step_and_narrow_columns(seed, step):
     assert advice.bytes < 0.8 * 32
 
 
+@pytest.mark.parametrize("gap, last, deltas", [(0, 1, 32), (3, 1, 0), (0, 4000, 0)])
+def test_advice_is_never_a_ring_that_is_refused(gap, last, deltas):
+    kinds = ["i8"] * 70 + ["?"] * 69 + ["S%d" % last]
+    offsets = np.cumsum([0] + [np.dtype(kind).itemsize + gap for kind in kinds])
+    rows = np.zeros(20, {"names": ["c%d" % k for k in range(140)], "formats": kinds, "offsets": offsets[:-1],
+                         "itemsize": offsets[-1]})
+    advice = _advise.advise(rows)
+    assert sum(column.bits > 0 for column in advice.columns) == deltas and advice.worth == (deltas > 0)
+
+
+def test_advice_leaves_columns_of_arrays_as_they_are(tmp_path, capsys):
+    rows = np.zeros(100, [("array", "i8", 3), ("time", "i8")])
+    np.save(tmp_path / "rows.npy", rows)
+    main(["advise", str(tmp_path / "rows.npy")])
+    assert '{ "time", 8, 0 }' in capsys.readouterr().out
+
+
 def test_advice_from_files_and_rings(library, tmp_path, capsys):
     rows = rows_of(1, 500, 0)
     np.save(tmp_path / "rows.npy", rows)
