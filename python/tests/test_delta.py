@@ -3,6 +3,7 @@ import ctypes
 import os
 import shutil
 import subprocess
+import sys
 from unittest import mock
 
 import numpy as np
@@ -203,6 +204,21 @@ def test_a_row_that_is_not_whole_does_not_make_the_reader_touch_the_escape_plane
         ring._deltas._plane = Watched()
         got = ring[CAPACITY - 30:CAPACITY]
         assert len(got) and same(got, writer.rows[got.first:CAPACITY]) and not touched
+
+
+@pytest.mark.parametrize("block", [1, 4])
+@pytest.mark.parametrize("head", [2**63 - 64, 2**63 + 5, 2**64 - 1])
+def test_whatever_the_head_says_rows_are_decoded(library, tmp_path, block, head):
+    with Writer(library, tmp_path / "ring", block=block) as writer:
+        writer.write(rows_of(5, CAPACITY, 1))
+        file = bytearray(open(writer.path, "rb").read())
+    for word in _format.HEAD, _format.RESERVE:
+        file[8 * word:8 * word + 8] = head.to_bytes(8, sys.byteorder)
+    (tmp_path / "damaged").write_bytes(file)
+    with cbuf.open(str(tmp_path / "damaged")) as ring:
+        rows = ring.last()
+        assert rows.first == head - CAPACITY
+        assert same(rows, np.roll(writer.rows, -(head % CAPACITY)))
 
 
 def test_escapes_are_counted_and_sizes_and_choices_are_told(library, tmp_path, capsys):
