@@ -22,13 +22,12 @@ PLAIN = np.dtype([("time", "M8[ns]"), ("i64", "i8"), ("u64", "u8"), ("price", "f
 CAPACITY = 64
 
 
-@pytest.fixture(scope="session")
-def library(tmp_path_factory):
+def compiled(folder, *flags):
     compiler = shutil.which(os.environ.get("CC", "cc").split()[0])
     if not compiler:
         pytest.skip("no C compiler")
-    path = str(tmp_path_factory.mktemp("library") / "delta_ring.so")
-    subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-I" + os.path.join(ROOT, "include"),
+    path = str(folder / "delta_ring.so")
+    subprocess.run([compiler, "-shared", "-fPIC", *flags, "-I" + os.path.join(ROOT, "include"),
                     os.path.join(HERE, "delta_ring.c"), "-o", path], check=True)
     made = ctypes.CDLL(path)
     made.make_ring.restype = ctypes.c_void_p
@@ -36,6 +35,11 @@ def library(tmp_path_factory):
     made.write_rows.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint64]
     made.end_ring.argtypes = [ctypes.c_void_p]
     return made
+
+
+@pytest.fixture(scope="session")
+def library(tmp_path_factory):
+    return compiled(tmp_path_factory.mktemp("library"), "-O1")
 
 
 class Writer:
@@ -219,6 +223,14 @@ def test_whatever_the_head_says_rows_are_decoded(library, tmp_path, block, head)
         rows = ring.last()
         assert rows.first == head - CAPACITY
         assert same(rows, np.roll(writer.rows, -(head % CAPACITY)))
+
+
+@pytest.mark.parametrize("flags", ["-ffast-math", "-funsafe-math-optimizations",
+                                   "-fassociative-math -fno-signed-zeros -fno-trapping-math"])
+def test_a_program_that_rounds_in_other_ways_is_refused_floats_with_steps(tmp_path, capfd, flags):
+    library = compiled(tmp_path, "-O2", *flags.split())
+    assert not library.make_ring(str(tmp_path / "ring").encode(), 0, CAPACITY, 4, 8)
+    assert "-ffast-math" in capfd.readouterr().err
 
 
 def test_escapes_are_counted_and_sizes_and_choices_are_told(library, tmp_path, capsys):
