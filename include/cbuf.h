@@ -466,15 +466,6 @@ static inline int cbuf_write(cbuf_ring *ring, const void *row);
  * refused the rest; CBUF_ETIMEDOUT or CBUF_ENOSPILL if none could be. */
 static inline int64_t cbuf_write_n(cbuf_ring *ring, const void *rows, uint64_t n);
 
-typedef struct cbuf_array { /* the values of one column, as a plain array */
-    const cbuf_column *column;
-    const void *values;
-} cbuf_array;
-/* Writes n rows from one array per column; the bytes of other columns are zero. Rows of up to
- * 4,096 bytes. Returns as cbuf_write_n does. */
-static inline int64_t cbuf_write_columns(
-    cbuf_ring *ring, const cbuf_array *arrays, uint32_t count, uint64_t n);
-
 /* Room for up to n rows, to be filled in place, cbuf_stride bytes apart; *granted (may be NULL if
  * n is 1) says for how many: fewer at the ring's end, or for more than a quarter of it. NULL if
  * the policy refuses (*granted is 0), or with an error code in *granted; a ring whose rows carry
@@ -513,12 +504,9 @@ static inline int64_t cbuf_peek(cbuf_reader *reader, uint32_t max, const void **
 static inline bool cbuf_still_valid(const cbuf_reader *reader);
 static inline void cbuf_advance(cbuf_reader *reader, uint32_t n);
 
-/* Moves the cursor to a sequence number, at most 2^31 - 1 rows ahead of head (what is skipped does
- * not count as lost), or to the first row that is still there and whose column is >= *value, a
- * value of the column's numeric type; the column must ascend over the rows. 0, or CBUF_EINVAL. */
+/* Moves the cursor to a sequence number, at most 2^31 - 1 rows ahead of head; what is skipped does
+ * not count as lost. 0, or CBUF_EINVAL. */
 static inline int cbuf_seek(cbuf_reader *reader, uint64_t sequence);
-static inline int cbuf_seek_value(
-    cbuf_reader *reader, const cbuf_column *column, const void *value);
 
 #ifndef CBUF_NO_OS
 /* Waits until n rows (1 to capacity / 2) can be read, for at most timeout_ns (0: not at all;
@@ -1845,31 +1833,6 @@ static inline int64_t cbuf_write_n(cbuf_ring *ring, const void *rows, uint64_t n
     return cbuf__write_rows(ring, rows, n, ring->row_bytes);
 }
 
-static inline int64_t cbuf_write_columns(
-    cbuf_ring *ring, const cbuf_array *arrays, uint32_t count, uint64_t n)
-{
-    unsigned char row[4096];
-    if (ring->row_bytes > sizeof row) return CBUF_EINVAL;
-    for (uint32_t k = 0; k < count; k++) {
-        const cbuf_column *column = arrays[k].column;
-        uint64_t end = CBUF__AS(uint64_t, column->offset) + CBUF_TYPE_BYTES(column->type);
-        if (end > ring->row_bytes) return CBUF_EINVAL;
-    }
-    memset(row, 0, ring->row_bytes);
-    for (uint64_t i = 0; i < n; i++) {
-        for (uint32_t k = 0; k < count; k++) {
-            uint32_t bytes = CBUF_TYPE_BYTES(arrays[k].column->type);
-            const unsigned char *values = CBUF__AS(const unsigned char *, arrays[k].values);
-            memcpy(row + arrays[k].column->offset, values + cbuf__span(i, bytes), bytes);
-        }
-        int written = cbuf_write(ring, row);
-        if (written > 0) continue;
-        if (written == 0) cbuf__tally(ring, &ring->file->dropped, n - i - 1);
-        return i ? CBUF__AS(int64_t, i) : written;
-    }
-    return CBUF__AS(int64_t, n);
-}
-
 CBUF__SLOW void *cbuf__claim_slowly(cbuf_ring *ring, uint32_t n, int64_t *granted)
 {
     int64_t ignored, *result = granted ? granted : &ignored;
@@ -2394,43 +2357,6 @@ CBUF__SLOW bool cbuf__field(
     cbuf__words_out(words, cbuf__at(ring, sequence) + offset / 8, (offset % 8 + bytes + 7) / 8);
     memcpy(value, words + offset % 8, bytes);
     return cbuf__is_whole(ring, sequence);
-}
-
-/* A numeric value as an integer whose unsigned order is the type's order. Floats: the bits of all
- * negative ones turned round, the sign bit of the others set; NaN lies at the ends. */
-CBUF__SLOW uint64_t cbuf__order_of(uint32_t type, const void *value)
-{
-    unsigned char wide[8] = { 0 };
-    uint32_t bytes = CBUF_TYPE_BYTES(type), kind = type >> 24;
-    memcpy(wide + (CBUF__LITTLE ? 0 : 8 - bytes), value, bytes);
-    uint64_t bits = cbuf__get(wide), sign = CBUF__AS(uint64_t, 1) << (8 * bytes - 1);
-    if (kind == 3 && bits == sign) bits = 0;
-    if (kind == 3) return bits & sign ? ~bits & (sign | (sign - 1)) : bits | sign;
-    return kind == 1 || kind == 5 ? bits ^ sign : bits;
-}
-
-static inline int cbuf_seek_value(
-    cbuf_reader *reader, const cbuf_column *column, const void *value)
-{
-    const cbuf_ring *ring = reader->ring;
-    uint32_t bytes = CBUF_TYPE_BYTES(column->type), kind = column->type >> 24;
-    int error = cbuf__usable(ring, ring->row_bytes);
-    if (error) return error;
-    uint64_t end = CBUF__AS(uint64_t, column->offset) + bytes;
-    if (kind < 1 || kind > 5 || bytes < 1 || bytes > 8 || end > ring->row_bytes)
-        return CBUF_EINVAL;
-    uint64_t low = cbuf_oldest(ring), high = cbuf_head(ring), wanted;
-    wanted = cbuf__order_of(column->type, value);
-    while (low < high) {
-        uint64_t middle = low + (high - low) / 2, row = middle;
-        unsigned char field[8] = { 0 };
-        while (ring->many && row < high && cbuf__is_aborted(ring, row)) row++;
-        bool whole = row < high && cbuf__field(ring, row, column->offset, bytes, field);
-        bool before = row < high && (!whole || cbuf__order_of(column->type, field) < wanted);
-        if (before) low = row + 1;
-        else high = middle;
-    }
-    return cbuf_seek(reader, low);
 }
 
 /* ================================================================================ [text] ==== */
@@ -3959,7 +3885,10 @@ static inline int cbuf_wait_room(cbuf_ring *ring, uint32_t n, int64_t timeout_ns
 }
 #endif /* CBUF_NO_OS */
 
-#ifdef __has_include /* metrics, and what a process knows of its memory and threads */
+#ifdef __has_include /* arrays of columns; metrics, and what memory and threads really got */
+#if __has_include("cbuf_columns.h")
+#include "cbuf_columns.h"
+#endif
 #if __has_include("cbuf_stats.h")
 #include "cbuf_stats.h"
 #endif
