@@ -516,7 +516,8 @@ static inline int cbuf_seek(cbuf_reader *reader, uint64_t sequence);
  * fewer than n, up to a row that was given up; and twice a second it gives up, for those who were
  * killed, the rows that it waits for, if this process may write the ring. */
 static inline int64_t cbuf_wait(cbuf_reader *reader, uint32_t n, int64_t timeout_ns);
-/* Waits until n rows (1 to capacity / 2) can be written. 1; 0: not in time; or an error. */
+/* Waits until the gates leave room for n rows (1 to capacity / 2). 1, at once where there are none
+ * (CBUF_OVERWRITE); 0: not in time; or an error. */
 static inline int cbuf_wait_room(cbuf_ring *ring, uint32_t n, int64_t timeout_ns);
 #endif
 
