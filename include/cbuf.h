@@ -515,7 +515,8 @@ static inline int cbuf_seek(cbuf_reader *reader, uint64_t sequence);
  * fewer than n, up to a row that was given up; and twice a second it gives up, for those who were
  * killed, the rows that it waits for, if this process may write the ring. */
 static inline int64_t cbuf_wait(cbuf_reader *reader, uint32_t n, int64_t timeout_ns);
-/* Waits until n rows (1 to capacity / 2) can be written. 1; 0: not in time; or an error. */
+/* Waits until the gates leave room for n rows (1 to capacity / 2). 1, at once where there are none
+ * (CBUF_OVERWRITE); 0: not in time; or an error. */
 static inline int cbuf_wait_room(cbuf_ring *ring, uint32_t n, int64_t timeout_ns);
 #endif
 
@@ -545,9 +546,9 @@ static inline int cbuf_producer_alive(const cbuf_ring *ring);
     CBUF__TYPED int prefix##_write(cbuf_ring *ring_, const type *row_)                             \
     {                                                                                              \
         if (CBUF__LIKELY(cbuf__write_row(ring_, row_, sizeof *row_))) return 1;                    \
-        cbuf__word copy_[sizeof *row_ <= 256 ? (sizeof *row_ + 7) / 8 : 1];                        \
-        bool small_ = sizeof *row_ <= 256; /* then what row_ points at may stay in registers */    \
-        const void *from_ = small_ ? cbuf__copy_fresh(copy_, row_, sizeof *row_) : row_;           \
+        enum { small_ = sizeof(type) <= 256, bytes_ = small_ ? sizeof(type) : 1 };                 \
+        cbuf__word copy_[(bytes_ + 7) / 8]; /* what row_ points at may stay in registers */        \
+        const void *from_ = small_ ? cbuf__copy_fresh(copy_, row_, bytes_) : row_;                 \
         return cbuf__write_slowly(ring_, from_, sizeof *row_);                                     \
     }                                                                                              \
     CBUF__SLOW int64_t prefix##_write_n(cbuf_ring *ring_, const type *rows_, uint64_t n_)          \
@@ -1337,7 +1338,7 @@ CBUF__SLOW bool cbuf__await_gates(cbuf_ring *ring, uint64_t rows, uint64_t extra
         cbuf__scan_gates(ring);
         if (ring->limit < ring->next + rows && cbuf__mind_slowest(ring)) cbuf__scan_gates(ring);
         if (ring->limit >= ring->next + rows) return true;
-        if (ns >= 0 && (left = start + ns - cbuf__now_ns(CBUF__MONOTONIC)) <= 0) return false;
+        if (ns >= 0 && (left = ns - (cbuf__now_ns(CBUF__MONOTONIC) - start)) <= 0) return false;
         bool sure = !extra; /* a barrier costs more than that nap if it should be in vain */
         wanted = cbuf__room_at(ring, rows + extra);
         uint64_t count = cbuf__wish(&ring->readers->room, wanted, &sure);
@@ -1598,7 +1599,7 @@ CBUF__SLOW int cbuf__wait_to_claim(cbuf_ring *ring, int64_t *since)
     if (claim & CBUF__SPILLING) return ring->hook ? 0 : CBUF_ENOSPILL;
     int64_t now = cbuf__now_ns(CBUF__MONOTONIC), left = CBUF_FOREVER;
     if (!*since) *since = now;
-    if (ring->options.block_ns) left = *since + ring->options.block_ns - now;
+    if (ring->options.block_ns) left = ring->options.block_ns - (now - *since);
     if (ring->options.block_ns && left <= 0) return CBUF_ETIMEDOUT;
     bool no_pen = cbuf__many_head(ring) + ring->capacity > at; /* is in the way */
     if (no_pen && !ring->gated) return cbuf__scan_gates(ring), 1;
@@ -1893,12 +1894,21 @@ static inline uint32_t cbuf_stride(const cbuf_ring *ring) { return ring->stride;
 
 /* ================================================================================ [read] ==== */
 
+CBUF__SLOW void cbuf__stamp(cbuf_reader *reader)
+{
+    reader->stamp_at = reader->cursor + 4096;
+    if (!reader->slot) return;
+    int64_t now = cbuf__now_ns(CBUF__REALTIME);
+    cbuf__store_relaxed(&reader->slot->active_ns, CBUF__AS(uint64_t, now));
+}
+
 /* The reader was lapped: its next row is `oldest` now, and the rows before that are lost. */
 CBUF__SLOW void cbuf__lose(cbuf_reader *reader, uint64_t oldest)
 {
     reader->lost += oldest - reader->cursor;
     reader->cursor = oldest;
     if (reader->slot) cbuf__store_relaxed(&reader->slot->lost, reader->lost);
+    if (reader->cursor >= reader->stamp_at) cbuf__stamp(reader); /* no turn may be met */
 }
 
 CBUF__SLOW void cbuf__wake_producer(cbuf_reader *reader)
@@ -1956,14 +1966,6 @@ CBUF__INLINE uint64_t cbuf__ready(cbuf_reader *reader, uint64_t want)
     while (want > 1 && !cbuf__is_published(ring, cursor + want - 1)) want /= 2;
     reader->published = cursor + want;
     return want;
-}
-
-CBUF__SLOW void cbuf__stamp(cbuf_reader *reader)
-{
-    reader->stamp_at = reader->cursor + 4096;
-    if (!reader->slot) return;
-    int64_t now = cbuf__now_ns(CBUF__REALTIME);
-    cbuf__store_relaxed(&reader->slot->active_ns, CBUF__AS(uint64_t, now));
 }
 
 /* At each multiple of `ahead` rows. A reader that lags has the processor fetch as many rows, some
@@ -3841,7 +3843,7 @@ CBUF__SLOW int64_t cbuf__wait_slowly(cbuf_reader *reader, uint32_t n, int64_t ti
         }
         if (there >= n) return n;
         int64_t some = CBUF__AS(int64_t, there), now = cbuf__now_ns(CBUF__MONOTONIC);
-        int64_t left = timeout_ns < 0 ? INT64_MAX : start + timeout_ns - now;
+        int64_t left = timeout_ns < 0 ? INT64_MAX : timeout_ns - (now - start);
         int gone = 0;
         if (state == CBUF__CLOSED) gone = CBUF_ECLOSED;
         if (state == CBUF__RETIRED) gone = CBUF_ERETIRED;
@@ -3872,16 +3874,22 @@ static inline int64_t cbuf_wait(cbuf_reader *reader, uint32_t n, int64_t timeout
 
 static inline int cbuf_wait_room(cbuf_ring *ring, uint32_t n, int64_t timeout_ns)
 {
+    const int64_t spell = 100000000; /* of many: between two looks for dead producers */
     int error = cbuf__usable(ring, ring->row_bytes);
     if (!error && !ring->producer) error = CBUF_EROLE;
     if (!error && (!n || n > ring->capacity / 2)) error = CBUF_EINVAL;
     if (error) return error;
     if (!ring->gated) return 1;
     if (ring->many && ring->claimed) return CBUF_EINVAL;
-    if (ring->many) ring->next = cbuf__edge(ring);
-    cbuf__scan_gates(ring);
-    if (ring->limit >= ring->next + n) return 1;
-    return timeout_ns && cbuf__await_gates(ring, n, 0, timeout_ns);
+    for (int64_t start = cbuf__now_ns(CBUF__MONOTONIC), left = timeout_ns;;) {
+        if (ring->many) cbuf__sweep_if_due(ring), ring->next = cbuf__edge(ring);
+        cbuf__scan_gates(ring);
+        if (ring->limit >= ring->next + n) return 1;
+        if (timeout_ns >= 0) left = timeout_ns - (cbuf__now_ns(CBUF__MONOTONIC) - start);
+        if (timeout_ns >= 0 && left <= 0) return 0;
+        bool longer = ring->many && (left < 0 || left > spell);
+        if (cbuf__await_gates(ring, n, 0, longer ? spell : left)) return 1;
+    }
 }
 #endif /* CBUF_NO_OS */
 

@@ -27,8 +27,9 @@ typedef struct cbuf_advice {
 } cbuf_advice;
 
 /* Proposes the columns and the block length that take the fewest bytes for n rows (2 at least)
- * like these; none (delta_count is 0) if that saves less than a tenth of plain numbered rows. At
- * most CBUF_MAX_DELTAS columns. 0, or CBUF_EINVAL. Looks at each value some 40 times. */
+ * like these; none (delta_count is 0) if that saves less than a tenth of plain numbered rows, or
+ * if a ring with them is refused: rows of more than 4,096 bytes, or with too many gaps. At most
+ * CBUF_MAX_DELTAS columns. 0, or CBUF_EINVAL. Looks at each value some 40 times. */
 static inline int cbuf_advise(const cbuf_column *columns, uint32_t column_count,
     uint32_t row_bytes, const void *rows, uint64_t n, cbuf_advice *advice);
 
@@ -170,6 +171,24 @@ CBUF__SLOW void cbuf__advise_blocks(const cbuf_column *columns, uint32_t column_
     }
 }
 
+/* Whether a ring is made as advised, whatever its capacity. */
+CBUF__SLOW bool cbuf__advice_holds(const cbuf_column *columns, uint32_t column_count,
+    uint32_t row_bytes, const cbuf_advice *advice)
+{
+    cbuf__codec codec;
+    cbuf__facts facts;
+    cbuf_options options;
+    memset(&codec, 0, sizeof codec);
+    memset(&facts, 0, sizeof facts);
+    memset(&options, 0, sizeof options);
+    facts.capacity = CBUF_MAX_CAPACITY;
+    options.columns = columns;
+    options.column_count = column_count;
+    options.deltas = advice->deltas;
+    options.delta_count = advice->delta_count;
+    return row_bytes <= CBUF__BUFFER / 2 && !cbuf__plan_deltas(&codec, &options, &facts);
+}
+
 static inline int cbuf_advise(const cbuf_column *columns, uint32_t column_count,
     uint32_t row_bytes, const void *rows, uint64_t n, cbuf_advice *advice)
 {
@@ -181,10 +200,11 @@ static inline int cbuf_advise(const cbuf_column *columns, uint32_t column_count,
     if (n < 2 || !column_count || column_count > CBUF_MAX_COLUMNS) return CBUF_EINVAL;
     for (uint32_t c = 0; c < column_count; c++) {
         uint32_t bytes = CBUF_TYPE_BYTES(columns[c].type), kind = columns[c].type >> 24;
+        if (cbuf__column_fault(columns + c)) return CBUF_EINVAL;
         possible[c] = kind == 1 || kind == 2 || kind == 3 || kind == 5;
         if (CBUF__AS(uint64_t, columns[c].offset) + bytes > row_bytes) return CBUF_EINVAL;
         if (columns[c].offset + bytes > end) end = columns[c].offset + bytes;
-        if (!possible[c] || used == CBUF_MAX_DELTAS || bytes > 8) continue;
+        if (!possible[c] || used == CBUF_MAX_DELTAS) continue;
         cbuf__sample sample = { CBUF__AS(const unsigned char *, rows) + columns[c].offset, n,
             row_bytes, bytes, kind == 3, 1, 1, 0 };
         samples[used] = sample;
@@ -197,7 +217,8 @@ static inline int cbuf_advise(const cbuf_column *columns, uint32_t column_count,
     }
     bool padded = row_bytes % 8 == 0 && end + 4 <= row_bytes; /* there the number is */
     advice->plain_bytes = CBUF__AS(double, (row_bytes + (padded ? 0u : 4u) + 7) / 8 * 8);
-    if (advice->delta_count && advice->stored_bytes <= 0.9 * advice->plain_bytes) return 0;
+    if (advice->delta_count && advice->stored_bytes <= 0.9 * advice->plain_bytes &&
+        cbuf__advice_holds(columns, column_count, row_bytes, advice)) return 0;
     advice->stored_bytes = advice->plain_bytes;
     advice->delta_count = 0;
     advice->layout = CBUF_NUMBERED;

@@ -73,6 +73,8 @@ CBUF__SLOW CBUF__SSE2 void cbuf__quotient(
     *step = *multiple / *divisor;
 }
 
+CBUF__SLOW bool cbuf__rounds_well(void);
+
 /* Adds the next column in the order of the offsets; `delta` is NULL if it is none. Its fault, or
  * NULL. */
 CBUF__SLOW const char *cbuf__add_column(
@@ -96,9 +98,8 @@ CBUF__SLOW const char *cbuf__add_column(
     if (whole ? delta->step < 0 || delta->step > 0
               : !cbuf__fraction_of(&delta->step, &d->multiple, &d->divisor))
         return "a float's step is no decimal number, or an integer has a step";
-#ifdef __FAST_MATH__
-    if (!whole) return "compiled with -ffast-math, which rounds quotients in other ways";
-#endif
+    if (!whole && !cbuf__rounds_well())
+        return "compiled with -ffast-math or a part of it, which rounds quotients in other ways";
     d->index = index;
     d->offset = column->offset;
     d->bytes = bytes;
@@ -370,6 +371,36 @@ CBUF__INLINE CBUF__SSE2 bool cbuf__unpack_one(
 #undef CBUF__CASE
 }
 
+/* Whether this program's floats are those of IEEE 754. -ffast-math says so; its parts may not, such
+ * as -fassociative-math, which takes a + b - b for a: no float would be an escape. */
+CBUF__SLOW CBUF__SSE2 bool cbuf__rounds_well(void)
+{
+    static const double cents[9] = { 0.35, 0.57, 0.7, 1.13, 1.14, 1.15, 2.26, 4.35, 0.29 };
+    double values[9], again[9];
+    const void *from = values, *back = again;
+    void *to = again;
+    unsigned char steps[18];
+    bool well = true;
+    cbuf__packed d;
+    memset(&d, 0, sizeof d);
+    d.multiple = 1;
+    d.divisor = d.inverse = 100;
+    d.kind = CBUF__KIND_CODE(1u, 8u, 16u);
+#ifdef __FAST_MATH__
+    well = false;
+#endif
+    for (uint32_t n = 1; well && n <= 9; n++) { /* with what is done one by one, and unrolled */
+        memcpy(values, cents, sizeof cents);
+        memset(again, 0, sizeof again);
+        well = !cbuf__pack(steps, 2, CBUF__AS(const unsigned char *, from), 8, n, &d) &&
+            !cbuf__unpack(CBUF__AS(unsigned char *, to), 8, steps, 2, n, &d, 0) &&
+            !memcmp(back, from, 8 * n);
+        values[n - 1] += 0.005;
+        well = well && cbuf__pack(steps, 2, CBUF__AS(const unsigned char *, from), 8, n, &d);
+    }
+    return well;
+}
+
 /* Where the base of column k is for the block of a row, and the row's word in the escape plane. */
 CBUF__INLINE cbuf__word *cbuf__base_at(const cbuf_ring *ring, uint32_t k, uint64_t sequence)
 {
@@ -584,8 +615,9 @@ CBUF__INLINE void cbuf__put_stored(
         last = cbuf__get(stored + 8 * words);
     }
     if (!rest) return;
-    bool ends = !((sequence + n) & ~ring->blocks);
-    last = (last & ~behind) | (ends ? cbuf__load_relaxed(to + words) & behind : 0);
+    uint64_t left = (0 - sequence - n) & ~ring->blocks; /* rows of the block */
+    bool beyond = cbuf__span(left, ring->stride) < 8 - rest;
+    last = (last & ~behind) | (beyond ? cbuf__load_relaxed(to + words) & behind : 0);
     cbuf__store_relaxed(to + words, last);
     ring->codec.joint = last;
 }
@@ -753,6 +785,7 @@ CBUF__SLOW const char *cbuf__plan_deltas(
 {
     uint64_t half = facts->capacity / 2, block = options->block_rows;
     uint32_t index = 0;
+    if (!options->deltas) return "delta_count is not 0, and deltas is NULL";
     if (!block) block = half < 64 ? half : 64;
     if (block < half) block = cbuf__power_from(1, block);
     facts->block_rows = CBUF__AS(uint32_t, block);

@@ -624,7 +624,7 @@ static inline int64_t cbuf_take_wait(
         if (n || !max || !timeout_ns) return n;
         if (timeout_ns > 0) now = cbuf__now_ns(CBUF__MONOTONIC);
         if (!start) start = now;
-        if (timeout_ns > 0 && (left = start + timeout_ns - now) <= 0) return 0;
+        if (timeout_ns > 0 && (left = timeout_ns - (now - start)) <= 0) return 0;
         n = cbuf__wait_for_turn(worker, left < 0 || left > spell ? spell : left);
         if (n < 0) return n;
     }

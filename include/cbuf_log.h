@@ -882,7 +882,7 @@ CBUF__SLOW int cbuf_log__wait(cbuf_log *log, int64_t until_ns)
 }
 CBUF__SLOW int64_t cbuf_log__until(int64_t ns) /* the moment that is so far ahead */
 {
-    return ns < 0 ? CBUF_FOREVER : cbuf__now_ns(CBUF__MONOTONIC) + ns;
+    return ns < 0 || ns > INT64_MAX / 2 ? CBUF_FOREVER : cbuf__now_ns(CBUF__MONOTONIC) + ns;
 }
 
 static inline int cbuf_log_drain(cbuf_log *log, int64_t timeout_ns)

@@ -499,6 +499,14 @@ CBUF__INLINE int cbuf__give_back(cbuf_pool *pool, cbuf__keeper *keeper, cbuf_ref
     return cbuf__drop_bit(pool, cbuf__ref_kind(ref), cbuf__ref_index(ref), keeper->bit);
 }
 
+/* Unmaps an XXL payload that this handle holds no longer. */
+CBUF__INLINE void cbuf__forget_large(cbuf_pool *pool, cbuf_ref ref)
+{
+    uint32_t number;
+    if (CBUF__LIKELY(cbuf__ref_kind(ref) != CBUF_XXL) || !cbuf__slot_of(pool, ref, &number)) return;
+    if (!CBUF__AS(uint32_t, pool->self.held[number])) cbuf__unmap_large(pool, cbuf__ref_index(ref));
+}
+
 /* Moves a reference from one keeper to another, both of the calling thread, in one step: at no
  * moment has the payload one holder fewer. */
 CBUF__INLINE int cbuf__hand_over(
@@ -513,8 +521,6 @@ CBUF__INLINE int cbuf__hand_over(
     to->held[number] = first ? cbuf__free_state(ref) | 1 : to->held[number] + 1;
     if (first || last)
         cbuf__fetch_add_acq_rel(&slot->state, (first ? to->bit : 0) - (last ? from->bit : 0));
-    if (CBUF__UNLIKELY(last && cbuf__ref_kind(ref) == CBUF_XXL))
-        cbuf__unmap_large(pool, cbuf__ref_index(ref));
     return 0;
 }
 
@@ -1010,9 +1016,7 @@ static inline int cbuf_pool_release(cbuf_pool *pool, cbuf_ref ref)
     int error = cbuf__pool_usable(pool);
     if (CBUF__UNLIKELY(error)) return error;
     int last = cbuf__give_back(pool, &pool->self, ref);
-    if (CBUF__UNLIKELY(cbuf__ref_kind(ref) == CBUF_XXL) && last >= 0 &&
-        !CBUF__AS(uint32_t, pool->self.held[pool->classes[CBUF_XXL].first + cbuf__ref_index(ref)]))
-        cbuf__unmap_large(pool, cbuf__ref_index(ref));
+    if (last >= 0) cbuf__forget_large(pool, ref);
     return last;
 }
 
@@ -1627,8 +1631,6 @@ CBUF__INLINE int cbuf__give_in(cbuf_pool_ring *rows, cbuf_ref ref)
     bool last = !CBUF__AS(uint32_t, --pool->self.held[number]);
     cbuf__fetch_add_acq_rel(&cbuf__slot_of(pool, ref, &number)->state,
         rows->self.bit - (last ? pool->self.bit : 0));
-    if (CBUF__UNLIKELY(last && cbuf__ref_kind(ref) == CBUF_XXL))
-        cbuf__unmap_large(pool, cbuf__ref_index(ref));
     return 0;
 }
 CBUF__SLOW void cbuf__take_out(cbuf_pool_ring *rows, cbuf_ref ref)
@@ -1703,6 +1705,7 @@ CBUF__SLOW int cbuf__write_among_many(cbuf_pool_ring *rows, const unsigned char 
     ring->claimed = 0;
     cbuf__lift_pen(ring, sequence + 1);
     cbuf__place_refs(rows, refs, place, true); /* H3 */
+    for (uint32_t c = 0; c < rows->columns; c++) cbuf__forget_large(rows->pool, refs[c]);
     return 1;
 }
 
@@ -1722,8 +1725,10 @@ static inline int cbuf_pool_write(cbuf_pool_ring *rows, const void *from)
         cbuf__hand_row(rows, row, done, true, &done);
         return result;
     }
-    for (uint32_t c = 0; c < columns; c++)
+    for (uint32_t c = 0; c < columns; c++) {
         if (old[c]) cbuf__give_back(rows->pool, &rows->self, old[c]);
+        cbuf__forget_large(rows->pool, cbuf__get(row + 8 * CBUF__AS(size_t, rows->words[c])));
+    }
     return result;
 }
 
@@ -1732,6 +1737,8 @@ static inline int cbuf_pool_read(cbuf_pool *pool, cbuf_reader *reader, void *to,
     const cbuf_ring *ring = reader->ring;
     unsigned char *row = CBUF__AS(unsigned char *, to);
     const void *place;
+    int error = cbuf__pool_usable(pool);
+    if (CBUF__UNLIKELY(error)) return error;
     if (offset > ring->row_bytes || ring->row_bytes - offset < sizeof(cbuf_ref)) return CBUF_EINVAL;
     for (;;) {
         int64_t n = cbuf_peek(reader, 1, &place);

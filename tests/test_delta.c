@@ -311,6 +311,47 @@ TEST(ticks_take_half_the_space_and_escapes_are_counted_by_column)
     close_pair(&pair);
 }
 
+/* A row of a column of 8 bits and `text` bytes more, whose neighbours have other bytes. */
+static void narrow_row(unsigned char *row, uint64_t sequence, uint32_t text)
+{
+    for (uint32_t k = 0; k <= text; k++) row[k] = (unsigned char)(sequence * 7 + k + 1);
+}
+static void check_narrow(uint64_t capacity, uint32_t block_rows, uint32_t text, uint64_t batch)
+{
+    struct pair pair;
+    unsigned char rows[64 * 8], wanted[8];
+    uint64_t first, sequence = 0;
+    const cbuf_column narrow[] = { { "a", CBUF_UINT8, 0 }, { "b", CBUF_BYTES(text), 1 } };
+    const cbuf_delta delta = { "a", 8, 0 };
+    cbuf_options options = options_of(capacity, narrow, text ? 2 : 1);
+    options.row_bytes = 1 + text;
+    options.layout = CBUF_DENSE;
+    options.deltas = &delta;
+    options.delta_count = 1;
+    options.block_rows = block_rows;
+    open_pair(&pair, &options);
+    while (sequence < 3 * capacity + 5) {
+        for (uint64_t i = 0; i < batch; i++) narrow_row(rows + i * (1 + text), sequence + i, text);
+        assert_int_equal(cbuf_write_n(&pair.ring, rows, batch), batch);
+        sequence += batch;
+        int64_t n = cbuf_snapshot(&pair.consumer, rows, 64, &first);
+        assert_int_equal(first + (uint64_t)n, sequence);
+        for (uint64_t i = 0; i < (uint64_t)n; i++) {
+            narrow_row(wanted, first + i, text);
+            assert_memory_equal(rows + i * (1 + text), wanted, 1 + text);
+        }
+    }
+    close_pair(&pair);
+}
+TEST(a_row_leaves_the_bytes_of_other_blocks_in_its_word_as_they_are)
+{
+    for (uint64_t capacity = 2; capacity <= 64; capacity *= 2)
+        for (uint32_t block_rows = 1; block_rows <= capacity / 2; block_rows *= 2)
+            for (uint32_t text = 0; text < 7; text++)
+                for (uint64_t batch = 1; batch <= 3; batch++)
+                    check_narrow(capacity, block_rows, text, batch);
+}
+
 /* The bytes of a row, and what the file says of them. */
 static void check_stride(const cbuf_options *options, uint32_t stride)
 {
@@ -535,6 +576,9 @@ TEST(bad_choices_of_delta_columns_are_refused_and_named)
     options.deltas = twice;
     options.delta_count = 2;
     assert_int_equal(cbuf_create_in(&ring, memory, sizeof memory, &options), CBUF_ESCHEMA);
+    options.deltas = NULL;
+    assert_int_equal(cbuf_create_in(&ring, memory, sizeof memory, &options), CBUF_ESCHEMA);
+    assert_non_null(strstr(cbuf_error(&ring), "NULL"));
 }
 
 /* ---- files ---- */
@@ -747,6 +791,38 @@ TEST(advice_finds_steps_and_widths_and_a_ring_made_so_takes_what_was_promised)
         cbuf_advise(tick_columns, 4, sizeof(struct tick), rows, 1, &advice), CBUF_EINVAL);
 }
 
+TEST(advice_is_never_a_ring_that_is_refused)
+{
+    enum { N = 20, BYTES = 6000, COLUMNS = 140 };
+    static unsigned char rows[N * BYTES];
+    static cbuf_column some[COLUMNS];
+    static const uint32_t gaps[] = { 0, 3 };
+    for (size_t way = 0; way < 2 * COUNT_OF(gaps); way++) {
+        uint32_t end = 0, gap = gaps[way / 2], last = way % 2 ? 4000 : 1;
+        cbuf_advice advice;
+        struct pair pair;
+        for (uint32_t k = 0; k < COLUMNS; k++) {
+            snprintf(some[k].name, sizeof some[k].name, "c%u", k);
+            some[k].type = k < COLUMNS / 2 ? (uint32_t)CBUF_INT64 : (uint32_t)CBUF_BOOL;
+            if (k == COLUMNS - 1) some[k].type = CBUF_BYTES(last);
+            some[k].offset = end;
+            end += CBUF_TYPE_BYTES(some[k].type) + gap;
+        }
+        assert_int_equal(cbuf_advise(some, COLUMNS, end, rows, N, &advice), 0);
+        assert_int_equal(advice.delta_count, way == 0 ? CBUF_MAX_DELTAS : 0);
+        cbuf_options options = options_of(1024, some, COLUMNS);
+        options.row_bytes = end;
+        options.deltas = advice.deltas;
+        options.delta_count = advice.delta_count;
+        options.block_rows = advice.block_rows;
+        options.layout = advice.layout;
+        open_pair(&pair, &options);
+        close_pair(&pair);
+    }
+    cbuf_advice advice;
+    some[0].type = CBUF_INT64 + 8; /* of 16 bytes: no type */
+    assert_int_equal(cbuf_advise(some, 1, 16, rows, N, &advice), CBUF_EINVAL);
+}
 TEST(advice_against_noise_is_to_leave_it_as_it_is)
 {
     enum { N = 2048 };
@@ -773,6 +849,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_value_comes_back_bit_for_bit),
         cmocka_unit_test(ticks_take_half_the_space_and_escapes_are_counted_by_column),
+        cmocka_unit_test(a_row_leaves_the_bytes_of_other_blocks_in_its_word_as_they_are),
         cmocka_unit_test(dense_rows_take_the_bytes_of_their_columns_and_whole_words_if_padded),
         cmocka_unit_test(a_stride_and_what_is_said_of_it_go_with_each_other_or_the_ring_is_refused),
         cmocka_unit_test(floats_of_too_many_steps_are_escapes),
@@ -785,6 +862,7 @@ int main(void)
         cmocka_unit_test(a_locked_ring_has_delta_columns_too),
         cmocka_unit_test(readers_in_other_threads_get_every_row_whole_or_counted),
         cmocka_unit_test(advice_finds_steps_and_widths_and_a_ring_made_so_takes_what_was_promised),
+        cmocka_unit_test(advice_is_never_a_ring_that_is_refused),
         cmocka_unit_test(advice_against_noise_is_to_leave_it_as_it_is),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

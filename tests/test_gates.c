@@ -629,6 +629,60 @@ TEST(a_dead_gate_is_swept_when_it_stands_in_the_way_and_its_slot_can_be_had)
     }
 }
 
+/* Two gates, both dead: after the first was freed the time that is left counts. Under a sanitizer
+ * an overflow ends the test. */
+TEST(a_time_limit_may_be_the_largest_there_is)
+{
+    for (uint32_t producers = 1; producers <= 2; producers++) {
+        cbuf_ring ring, consumer;
+        cbuf_reader dead[2], alive;
+        struct tick tick = tick_of(0), ticks[8];
+        cbuf_options options = gated(8, CBUF_BLOCK);
+        options.columns = tick_columns;
+        options.column_count = COUNT_OF(tick_columns);
+        options.row_bytes = sizeof tick;
+        options.producers = producers;
+        options.block_ns = INT64_MAX;
+        options.name = unique_name();
+        assert_int_equal(cbuf_create(&ring, &options), 0);
+        assert_int_equal(cbuf_attach(&consumer, options.name, NULL), 0);
+        for (int k = 0; k < 2; k++)
+            assert_int_equal(cbuf_reader_open(&dead[k], &consumer, NULL), 0);
+        for (int k = 0; k < 8; k++) assert_int_equal(cbuf_write(&ring, &tick), 1);
+        for (int k = 0; k < 2; k++) close(dead[k].fd);
+        assert_int_equal(cbuf_write(&ring, &tick), 1);
+        assert_int_equal(cbuf_wait_room(&ring, 1, INT64_MAX), 1);
+        assert_int_equal(cbuf_reader_open(&alive, &consumer, NULL), 0);
+        while (cbuf_read(&alive, ticks, 8) > 0) {}
+        cbuf_close(&ring);
+        assert_int_equal(cbuf_wait(&alive, 1, INT64_MAX), CBUF_ECLOSED);
+        cbuf_reader_close(&alive);
+        cbuf_close(&consumer);
+        assert_int_equal(cbuf_remove(options.name), 0);
+    }
+}
+
+/* In steps that never meet a multiple of the rows that it would fetch ahead. */
+TEST(a_reader_that_is_lapped_at_each_read_shows_that_it_is_active)
+{
+    struct pair pair;
+    struct tick tick = tick_of(0), ticks[16];
+    cbuf_reader reader;
+    cbuf_reader_stats seen;
+    cbuf_options options = tick_options(1024);
+    open_pair(&pair, &options);
+    assert_int_equal(cbuf_reader_open(&reader, &pair.consumer, NULL), 0);
+    for (int k = 0; k < 4; k++) {
+        for (int i = 0; i < 8192; i++) assert_int_equal(cbuf_write(&pair.ring, &tick), 1);
+        cbuf__store_relaxed(&reader.slot->active_ns, 0);
+        assert_int_equal(cbuf_read(&reader, ticks, 16), 16);
+        assert_int_equal(cbuf_reader_stats_get(&pair.ring, 0, &seen), 1);
+        assert_true(seen.active_ns > 0);
+    }
+    cbuf_reader_close(&reader);
+    close_pair(&pair);
+}
+
 TEST(a_slot_shows_who_reads_and_how_far_it_is)
 {
     struct pair pair;
@@ -701,6 +755,8 @@ int main(void)
         cmocka_unit_test(slots_run_out_and_come_back_and_the_mark_of_used_ones_never_falls),
         cmocka_unit_test(a_gate_in_the_last_slot_is_seen_when_those_before_it_are_empty),
         cmocka_unit_test(a_dead_gate_is_swept_when_it_stands_in_the_way_and_its_slot_can_be_had),
+        cmocka_unit_test(a_time_limit_may_be_the_largest_there_is),
+        cmocka_unit_test(a_reader_that_is_lapped_at_each_read_shows_that_it_is_active),
         cmocka_unit_test(a_slot_shows_who_reads_and_how_far_it_is),
     };
     return cmocka_run_group_tests_name("gates", tests, NULL, NULL);

@@ -408,6 +408,7 @@ static void a_row_of_the_dead_before_a_gate_wedges_no_producer(void **state)
         for (int k = 0; k < CAPACITY - 2; k++)
             CHECK_IS(produce(&stage->lives[0], &ring, ONE, 1), 1);
         if (on_full) CHECK_IS(end_by(holder, SIGKILL), -SIGKILL);
+        CHECK_IS(cbuf_wait_room(&ring, 4, 20000000000), 1);
         while (stage->lives[0].confirmed < CAPACITY + 4)
             CHECK(produce(&stage->lives[0], &ring, ONE, 1) >= 0);
         CHECK_IS(finish(gate), 0);

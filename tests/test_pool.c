@@ -568,6 +568,30 @@ TEST(a_row_that_is_not_written_leaves_its_references_where_they_were)
     close_pools(p);
 }
 
+TEST(a_row_read_without_a_pool_is_an_error_and_stays_the_next_one)
+{
+    cbuf_options options = row_options(4, CBUF_BLOCK, CBUF_NUMBERED);
+    cbuf_pool_options some = pool_options(4, 0, 0, 0, 0);
+    struct pair pair;
+    cbuf_reader gate;
+    cbuf_pool_ring rows;
+    struct pools *p = open_rows(&rows, &pair, &options, &some, 2);
+    assert_int_equal(cbuf_reader_open(&gate, &pair.consumer, NULL), 0);
+    struct row row = row_with(allocate(p->pools, 8), 0), copy = row;
+    assert_int_equal(cbuf_pool_write(&rows, &row), 1);
+    cbuf_pool_close(&p->pools[1]);
+    assert_int_equal(cbuf_pool_read(&p->pools[1], &gate, &copy, offsetof(struct row, frame)),
+        CBUF_ENOTOPEN);
+    assert_int_equal(cbuf_pool_attach_in(&p->pools[1], p->memory, p->bytes, "again"), 0);
+    assert_int_equal(cbuf_pool_read(&p->pools[1], &gate, &copy, offsetof(struct row, frame)), 1);
+    assert_true(copy.frame == row.frame);
+    assert_int_equal(cbuf_pool_release(&p->pools[1], copy.frame), 0);
+    cbuf_reader_close(&gate);
+    cbuf_pool_ring_close(&rows);
+    close_pair(&pair);
+    close_pools(p);
+}
+
 TEST(a_ring_without_refs_or_one_only_read_cannot_own)
 {
     cbuf_options options = tick_options(4);
@@ -1147,6 +1171,7 @@ int main(void)
         cmocka_unit_test(a_row_owns_its_references_until_it_is_overwritten),
         cmocka_unit_test(one_payload_may_be_in_many_rows_and_a_producer_may_keep_it),
         cmocka_unit_test(a_row_that_is_not_written_leaves_its_references_where_they_were),
+        cmocka_unit_test(a_row_read_without_a_pool_is_an_error_and_stays_the_next_one),
         cmocka_unit_test(a_ring_without_refs_or_one_only_read_cannot_own),
         cmocka_unit_test(a_ring_opened_again_owns_what_its_places_say_and_no_more),
         cmocka_unit_test(a_ring_that_may_spill_or_has_a_log_cannot_own),

@@ -382,6 +382,48 @@ static void a_payload_of_no_bytes_may_be_in_any_class(void **state)
     end_stage(stage);
 }
 
+/* Whether a page is mapped, without a look at it. */
+static bool is_mapped(void *page) { return !msync(page, 1, MS_ASYNC); }
+
+static void an_xxl_payload_stays_in_its_place_until_its_row_is_written(void **state)
+{
+    (void)state;
+    for (uint32_t producers = 0; producers <= 2; producers += 2) {
+        struct stage *stage = new_stage();
+        cbuf_pool pool;
+        cbuf_ring ring, consumer;
+        cbuf_reader gate;
+        cbuf_pool_ring rows;
+        payload_row row = { 0, 0, 0 };
+        stage->producers = producers;
+        stage->on_full = CBUF_DROP_NEWEST;
+        create(&pool, stage);
+        produce_into(&ring, stage);
+        CHECK_IS(cbuf_attach(&consumer, stage->ring, NULL), 0);
+        CHECK_IS(cbuf_reader_open(&gate, &consumer, NULL), 0);
+        own_rows(&rows, &pool, &ring);
+        for (int k = 0; k < ROWS; k++) CHECK_IS(cbuf_pool_write(&rows, &row), 1);
+        row.payload = new_payload(&pool, LARGE);
+        void *place = cbuf_pool_data(&pool, row.payload);
+        CHECK_IS(cbuf_pool_write(&rows, &row), 0); /* full */
+        CHECK(is_mapped(place) && is_filled(place, LARGE, row.payload));
+        row.another = UINT64_MAX; /* no ref: the row is refused with its first in hand */
+        CHECK_IS(cbuf_pool_write(&rows, &row), CBUF_EINVAL);
+        CHECK(is_mapped(place) && is_filled(place, LARGE, row.payload));
+        row.another = 0;
+        cbuf_reader_close(&gate);
+        CHECK_IS(cbuf_pool_write(&rows, &row), 1);
+        CHECK(!is_mapped(place));
+        CHECK_IS(large_files(stage), 1);
+        CHECK(cbuf_pool_ring_drop(&rows) == 1);
+        CHECK_IS(large_files(stage), 0);
+        cbuf_close(&consumer);
+        cbuf_close(&ring);
+        cbuf_pool_close(&pool);
+        end_stage(stage);
+    }
+}
+
 static void a_ring_is_opened_for_refs_once(void **state)
 {
     (void)state;
@@ -1149,6 +1191,7 @@ int main(void)
         TEST(a_holders_entry_tells_who_it_is_what_it_holds_and_whether_it_lives),
         TEST(an_empty_pool_looks_for_the_dead_before_it_says_so),
         TEST(a_payload_of_no_bytes_may_be_in_any_class),
+        TEST(an_xxl_payload_stays_in_its_place_until_its_row_is_written),
         TEST(a_ring_is_opened_for_refs_once),
         TEST(a_groups_pool_has_payloads_for_the_group),
         TEST(who_joins_where_no_entry_is_free_sweeps_a_dead_one),

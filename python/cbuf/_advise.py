@@ -11,6 +11,7 @@ from . import _format, _ring
 BLOCKS = (64, 16, 32, 128, 256, 512)  # the default first: another one must be better
 MULTIPLES = (1000, 500, 250, 200, 100, 50, 25, 20, 10, 5, 2)
 PAGE_ROWS = 512  # of one column, whose escapes share a page
+MAX_DELTAS = 32  # columns, as CBUF_MAX_DELTAS is by default
 
 # escapes: the part of the values that would not fit; bytes: what a dense row would take for the
 # column, bases and pages of escapes included. bits is 0 where the column is better stored as it is.
@@ -44,6 +45,8 @@ def load(source):
 def advise(rows):
     """-> Advice for rows like these, a structured array of at least two."""
     whole = {name: _whole(rows[name]) for name in rows.dtype.names}
+    for name in [name for name in whole if whole[name] is not None][MAX_DELTAS:]:
+        whole[name] = None
     best = None
     for block in BLOCKS:
         advice = _with_blocks(rows, whole, block)
@@ -65,8 +68,21 @@ def _with_blocks(rows, whole, block):
     end = max(kind.itemsize + offset for kind, offset in rows.dtype.fields.values())
     padded = size % 8 == 0 and end + 4 <= size  # there the row's number is
     plain = -(-(size + (0 if padded else 4)) // 8) * 8
-    worth = total <= 0.9 * plain and any(one.bits for one in columns)
+    worth = (total <= 0.9 * plain and any(one.bits for one in columns)
+             and not _is_refused(rows.dtype, columns))
     return Advice(columns, block, total, plain, worth)
+
+
+def _is_refused(dtype, columns):
+    """Whether no ring is made so: with more runs of plain columns, without a gap or a delta column
+    between, than a codec has room for, or of longer rows than it has."""
+    runs, end = 0, None
+    for column in sorted(columns, key=lambda one: dtype.fields[one.name][1]):
+        kind, offset = dtype.fields[column.name][:2]
+        if not column.bits:
+            runs += offset != end
+            end = offset + kind.itemsize
+    return runs > 2 * MAX_DELTAS or dtype.itemsize > _format.MAX_DELTA_ROW_BYTES
 
 
 def _choices(dtype, whole, block):

@@ -43,7 +43,8 @@ class Decoder:
     def bases(self, first, end):
         """A copy of the bases of the rows from `first` up to `end`: for each delta column one for
         each block."""
-        blocks = np.arange(first // self._block, -(-end // self._block))
+        blocks = np.arange(-(-end // self._block) - first // self._block)
+        blocks += first % self._capacity // self._block  # `first` may be any 64 bits
         return self._bases[:, blocks % self._bases.shape[1]], first
 
     def decode(self, rows, stored, first, bases):
@@ -76,7 +77,8 @@ class Decoder:
             values += words[k]
             _store(to, each, column)
             if len(codes):
-                to[codes] = _cut(self._plane[k, (first + codes) % self._capacity], to.dtype)
+                places = (first % self._capacity + codes) % self._capacity
+                to[codes] = _cut(self._plane[k, places], to.dtype)
                 escaped = True
             k += 1
         return escaped

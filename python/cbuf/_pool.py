@@ -175,7 +175,7 @@ class Pool:
             raise Error("%s: cannot be read: %s" % (self.path, error.strerror)) from None
         finally:
             os.close(fd)
-        self._load = np.frombuffer(self._memory, np.uint64).item
+        self._load = np.frombuffer(self._memory, np.uint64, self.facts.file_bytes // 8).item
 
     attach = classmethod(lambda cls, name, **options: cls(name, **options))
 
@@ -360,7 +360,7 @@ class Pool:
             os.close(self._fd)
             raise _format.Retired("%s: was replaced: attach again" % self.path)
         shared = self._map(self._fd, self.facts.file_bytes, mmap.PROT_READ | mmap.PROT_WRITE)
-        self._words = np.frombuffer(shared, np.uint64)
+        self._words = np.frombuffer(shared, np.uint64, self.facts.file_bytes // 8)
         self._address = self._words.ctypes.data
         for wanted in (NOBODY, PROCESS):
             for entry in range(self.facts.max_holders):

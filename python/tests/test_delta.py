@@ -3,6 +3,7 @@ import ctypes
 import os
 import shutil
 import subprocess
+import sys
 from unittest import mock
 
 import numpy as np
@@ -21,13 +22,12 @@ PLAIN = np.dtype([("time", "M8[ns]"), ("i64", "i8"), ("u64", "u8"), ("price", "f
 CAPACITY = 64
 
 
-@pytest.fixture(scope="session")
-def library(tmp_path_factory):
+def compiled(folder, *flags):
     compiler = shutil.which(os.environ.get("CC", "cc").split()[0])
     if not compiler:
         pytest.skip("no C compiler")
-    path = str(tmp_path_factory.mktemp("library") / "delta_ring.so")
-    subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-I" + os.path.join(ROOT, "include"),
+    path = str(folder / "delta_ring.so")
+    subprocess.run([compiler, "-shared", "-fPIC", *flags, "-I" + os.path.join(ROOT, "include"),
                     os.path.join(HERE, "delta_ring.c"), "-o", path], check=True)
     made = ctypes.CDLL(path)
     made.make_ring.restype = ctypes.c_void_p
@@ -35,6 +35,11 @@ def library(tmp_path_factory):
     made.write_rows.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint64]
     made.end_ring.argtypes = [ctypes.c_void_p]
     return made
+
+
+@pytest.fixture(scope="session")
+def library(tmp_path_factory):
+    return compiled(tmp_path_factory.mktemp("library"), "-O1")
 
 
 class Writer:
@@ -205,6 +210,29 @@ def test_a_row_that_is_not_whole_does_not_make_the_reader_touch_the_escape_plane
         assert len(got) and same(got, writer.rows[got.first:CAPACITY]) and not touched
 
 
+@pytest.mark.parametrize("block", [1, 4])
+@pytest.mark.parametrize("head", [2**63 - 64, 2**63 + 5, 2**64 - 1])
+def test_whatever_the_head_says_rows_are_decoded(library, tmp_path, block, head):
+    with Writer(library, tmp_path / "ring", block=block) as writer:
+        writer.write(rows_of(5, CAPACITY, 1))
+        file = bytearray(open(writer.path, "rb").read())
+    for word in _format.HEAD, _format.RESERVE:
+        file[8 * word:8 * word + 8] = head.to_bytes(8, sys.byteorder)
+    (tmp_path / "damaged").write_bytes(file)
+    with cbuf.open(str(tmp_path / "damaged")) as ring:
+        rows = ring.last()
+        assert rows.first == head - CAPACITY
+        assert same(rows, np.roll(writer.rows, -(head % CAPACITY)))
+
+
+@pytest.mark.parametrize("flags", ["-ffast-math", "-funsafe-math-optimizations",
+                                   "-fassociative-math -fno-signed-zeros -fno-trapping-math"])
+def test_a_program_that_rounds_in_other_ways_is_refused_floats_with_steps(tmp_path, capfd, flags):
+    library = compiled(tmp_path, "-O2", *flags.split())
+    assert not library.make_ring(str(tmp_path / "ring").encode(), 0, CAPACITY, 4, 8)
+    assert "-ffast-math" in capfd.readouterr().err
+
+
 def test_escapes_are_counted_and_sizes_and_choices_are_told(library, tmp_path, capsys):
     with Writer(library, tmp_path / "ring", block=32) as writer, cbuf.open(writer.path) as ring:
         rows = np.zeros(1000, PLAIN)
@@ -236,6 +264,23 @@ def test_advice_finds_the_step_and_narrow_columns(seed, step):
     assert chosen["price"].bits in (8, 16) and chosen["price"].step == step
     assert chosen["time"].bits in (0, 32) and chosen["noise"].bits == 0 and advice.worth
     assert advice.bytes < 0.8 * 32
+
+
+@pytest.mark.parametrize("gap, last, deltas", [(0, 1, 32), (3, 1, 0), (0, 4000, 0)])
+def test_advice_is_never_a_ring_that_is_refused(gap, last, deltas):
+    kinds = ["i8"] * 70 + ["?"] * 69 + ["S%d" % last]
+    offsets = np.cumsum([0] + [np.dtype(kind).itemsize + gap for kind in kinds])
+    rows = np.zeros(20, {"names": ["c%d" % k for k in range(140)], "formats": kinds, "offsets": offsets[:-1],
+                         "itemsize": offsets[-1]})
+    advice = _advise.advise(rows)
+    assert sum(column.bits > 0 for column in advice.columns) == deltas and advice.worth == (deltas > 0)
+
+
+def test_advice_leaves_columns_of_arrays_as_they_are(tmp_path, capsys):
+    rows = np.zeros(100, [("array", "i8", 3), ("time", "i8")])
+    np.save(tmp_path / "rows.npy", rows)
+    main(["advise", str(tmp_path / "rows.npy")])
+    assert '{ "time", 8, 0 }' in capsys.readouterr().out
 
 
 def test_advice_from_files_and_rings(library, tmp_path, capsys):

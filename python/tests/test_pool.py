@@ -282,6 +282,18 @@ def test_damaged_pools_are_refused_with_the_file_named(writer, tmp_path):
         cbuf.Pool.attach(writer.pool + "-none")
 
 
+def test_a_pool_of_no_whole_number_of_words_is_read(writer, tmp_path):
+    ref = writer.write(10)
+    bytes_ = bytearray(open(writer.path, "rb").read() + b"odd")
+    struct.pack_into("=Q", bytes_, 24, len(bytes_))
+    path = tmp_path / "pool"
+    path.write_bytes(bytes_)
+    with cbuf.Pool.attach(path) as pool:
+        assert np.array_equal(pool.payload(ref), content(10, 7))
+        with pool.retain(ref) as payload:
+            assert len(payload) == 10
+
+
 def test_a_length_that_was_tampered_with_stays_inside(writer, tmp_path):
     ref = writer.write(10)
     bytes_ = bytearray(open(writer.path, "rb").read())
