@@ -162,6 +162,7 @@ class Pool:
         self.path = path_of(name)
         self._any_owner, self._holder, self._pid = any_owner, holder, os.getpid()
         self._mutex, self._fd, self._entry, self._held = threading.RLock(), None, None, {}
+        self._retaining, self._dropped = False, []
         fd = _open_file(self.path)
         try:
             status = os.fstat(fd)
@@ -273,25 +274,33 @@ class Pool:
         kind, index, place = self._slot(ref)
         with self._mutex:
             self._load(0)  # or it was closed
-            if self._entry is None:
-                self._join()
             if os.getpid() != self._pid:
                 raise NotOpen("%s: this Pool belongs to the parent process" % self.path)
-            ref = int(ref)
-            if not self._held.get(ref):
-                while True:
-                    state = self._load(place // 8)
-                    self._check_alive(ref, state)
-                    if self._exchange(place, state, state | self._bit):
-                        break
-            self._held[ref] = self._held.get(ref, 0) + 1
+            if self._entry is None:
+                self._join()
+            self._retaining = True
             try:
-                root = self._bytes_of(kind, index, place, self._load(place // 8 + 1))
-            except Error:
-                self._give_back(ref)
-                raise
-            weakref.finalize(root, self._give_back, ref).atexit = False
-            return Payload(root, ref, self._load(place // 8 + 2) & 0xffffffff)
+                return self._hold(int(ref), kind, index, place)
+            finally:
+                self._retaining = False
+                while self._dropped:
+                    self._give_back(self._dropped.pop())
+
+    def _hold(self, ref, kind, index, place):
+        if not self._held.get(ref):
+            while True:
+                state = self._load(place // 8)
+                self._check_alive(ref, state)
+                if self._exchange(place, state, state | self._bit):
+                    break
+        self._held[ref] = self._held.get(ref, 0) + 1
+        try:
+            root = self._bytes_of(kind, index, place, self._load(place // 8 + 1))
+        except Error:
+            self._dropped.append(ref)
+            raise
+        weakref.finalize(root, self._give_back, ref).atexit = False
+        return Payload(root, ref, self._load(place // 8 + 2) & 0xffffffff)
 
     # ---- as a holder ----
 
@@ -302,6 +311,9 @@ class Pool:
 
     def _give_back(self, ref):
         with self._mutex:
+            if self._retaining:  # the garbage collector ran in the middle of it
+                self._dropped.append(ref)
+                return
             if os.getpid() != self._pid or not self._held.get(ref):
                 return
             self._held[ref] -= 1

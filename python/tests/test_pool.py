@@ -143,6 +143,43 @@ def test_a_view_is_read_only_and_keeps_its_payload_for_as_long_as_it_lives(write
         assert writer.held() == 4
 
 
+def test_garbage_collected_while_its_payload_is_retained_again_takes_nothing_away(writer):
+    class Held(dict):
+        def get(self, *arguments):
+            count = super().get(*arguments)
+            gc.collect()
+            return count
+
+    with cbuf.Pool.attach(writer.pool) as pool:
+        ref = writer.write(40)
+        garbage = [pool.retain(ref)]
+        garbage.append(garbage)
+        pool._held = Held(pool._held)
+        gc.disable()
+        try:
+            del garbage
+            payload = pool.retain(ref)
+        finally:
+            gc.enable()
+        for _ in range(5):
+            writer.write(1)
+        assert (payload.data == content(40, 7)).all()
+        assert (pool.payload(ref) == content(40, 7)).all()  # it is held, and not only not used again
+
+
+def test_a_forked_child_takes_no_entry_of_the_pool(writer):
+    with cbuf.Pool.attach(writer.pool) as pool:
+        ref = writer.write(40)
+        child = os.fork()
+        if not child:
+            try:
+                pool.retain(ref)
+            except cbuf.NotOpen:
+                os._exit(0 if pool._entry is None else 2)
+            os._exit(1)
+        assert os.waitpid(child, 0)[1] == 0
+
+
 def test_a_closed_pool_leaves_no_holder_behind(writer):
     pool = cbuf.Pool.attach(writer.pool)
     payload = pool.retain(writer.write(10))
