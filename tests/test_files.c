@@ -1437,6 +1437,10 @@ static void options_can_be_read_back(void **state)
     CHECK(is->max_readers == 4 && is->layout == CBUF_NUMBERED && is->on_full == CBUF_OVERWRITE &&
         !is->name && !is->columns);
     cbuf_close(&ring);
+    options.reserve_step = 0; /* whatever it is, where a ring is continued */
+    CHECK_IS(cbuf_create(&ring, &options), 0);
+    CHECK_IS(cbuf_resolved(&ring)->reserve_step, 8);
+    cbuf_close(&ring);
     options.name = name = new_name();
     options.capacity = 1000;
     options.row_bytes = 40;

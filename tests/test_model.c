@@ -507,7 +507,7 @@ static void open_model(struct model *m, uint64_t seed)
     m->producing = true;
     m->epoch = 1;
     if (!m->options.reserve_step)
-        m->options.reserve_step = m->capacity < 64 ? 1 : (uint32_t)m->capacity / 64;
+        m->options.reserve_step = m->capacity < 16 ? 1 : (uint32_t)m->capacity / 16;
     IS(m, cbuf_resolved(&m->ring)->reserve_step, m->options.reserve_step);
     IS(m, cbuf_resolved(&m->ring)->capacity, m->capacity);
     m->shared_tail = m->numbered && !m->options.in_place && m->options.row_bytes % 8 == 0 &&

@@ -510,7 +510,7 @@ TEST(the_parts_of_a_ring_lie_where_the_format_says)
     assert_int_equal(facts->minor, 0);
     assert_int_equal(facts->capacity, 128);
     assert_int_equal(facts->row_bytes, 32);
-    assert_int_equal(facts->reserve_step, 2);
+    assert_int_equal(facts->reserve_step, 8);
     assert_int_equal(facts->column_count, 4);
     assert_int_equal(facts->schema_offset, 1024);
     /* 1024 + 512 + 4 * 112, rounded up to a line of 128 */
