@@ -510,13 +510,15 @@ static inline int cbuf_seek(cbuf_reader *reader, uint64_t sequence);
 #ifndef CBUF_NO_OS
 /* Waits until n rows (1 to capacity / 2) can be read, for at most timeout_ns (0: not at all;
  * CBUF_FOREVER), and returns how many can be, up to n; 0: none came in time. CBUF_ECLOSED or
- * CBUF_ERETIRED once all was read and no more will come; a producer that was killed says nothing,
- * ask cbuf_producer_alive. A larger n lets one wake-up serve many rows. Of many producers it may be
- * fewer than n, up to a row that was given up; and twice a second it gives up, for those who were
- * killed, the rows that it waits for, if this process may write the ring. */
+ * CBUF_ERETIRED once all was read and no more will come, CBUF_EFORMAT if the file was cut; a
+ * producer that was killed says nothing, ask cbuf_producer_alive. A larger n lets one wake-up
+ * serve many rows. Of many producers it may be fewer than n, up to a row that was given up; and
+ * twice a second it gives up, for those who were killed, the rows that it waits for, if this
+ * process may write the ring. */
 static inline int64_t cbuf_wait(cbuf_reader *reader, uint32_t n, int64_t timeout_ns);
 /* Waits until the gates leave room for n rows (1 to capacity / 2). 1, at once where there are none
- * (CBUF_OVERWRITE); 0: not in time; or an error. */
+ * (CBUF_OVERWRITE); 0: not in time; or an error, CBUF_EINVAL for one of several producers that has
+ * a claim to publish. */
 static inline int cbuf_wait_room(cbuf_ring *ring, uint32_t n, int64_t timeout_ns);
 #endif
 

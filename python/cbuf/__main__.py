@@ -284,7 +284,8 @@ def _pool(options):
         print()
         _table([("holder", "name", "kind", "pid", "state", "payloads", "bytes")] + [
             (each.index, each.name, "ring" if each.ring else "process", each.pid,
-             {True: "alive", False: "dead", None: "unknown"}[each.alive], each.slots, each.bytes)
+             {True: "alive", False: "no producer" if each.ring else "dead", None: "unknown"}[each.alive],
+             each.slots, each.bytes)
             for each in pool.holders()])
         held = pool.held()
         if held:
