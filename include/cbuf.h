@@ -876,6 +876,34 @@ CBUF__INLINE cbuf__word *cbuf__at(const cbuf_ring *ring, uint64_t sequence)
     void *row = ring->rows + cbuf__span(sequence & ring->mask, ring->stride);
     return CBUF__AS(cbuf__word *, row);
 }
+/* Asks for a line that is to be written: a store to one that another processor has waits for it,
+ * and all stores behind it wait too. The builtin asks x86-64 for a line to be read, which is worse
+ * than nothing (93 against 230 M rows/s). */
+CBUF__INLINE void cbuf__fetch_to_write(const unsigned char *place)
+{
+#ifdef __x86_64__
+    __asm__ volatile("prefetchw %0" : : "m"(*place));
+#else
+    __builtin_prefetch(place, 1);
+#endif
+}
+/* The row about a KiB further on, if it comes before `end`: readers may still be at those behind.
+ * Rings of a million rows take 240 instead of 76 M rows/s that are written one by one and read in
+ * batches, and 330 instead of 112 in batches both ways. */
+CBUF__INLINE void cbuf__fetch_row(
+    const cbuf_ring *ring, uint64_t sequence, uint64_t end, uint32_t stride)
+{
+    uint64_t ahead = sequence + (stride < 64 ? 32 : 16);
+    if (ahead >= end) return;
+    cbuf__fetch_to_write(ring->rows + cbuf__span(ahead & ring->mask, stride));
+}
+
+/* How many of n rows from `sequence` on lie before the ring's end. */
+CBUF__INLINE uint64_t cbuf__until_end(const cbuf_ring *ring, uint64_t sequence, uint64_t n)
+{
+    uint64_t room = ring->capacity - (sequence & ring->mask);
+    return n < room ? n : room;
+}
 
 /* A row's last word: 4 bytes of columns (or of nothing), then the low half of sequence + 1. */
 CBUF__INLINE uint64_t cbuf__seal(uint64_t tail, uint64_t number)
@@ -959,9 +987,25 @@ CBUF__SLOW void cbuf__copy(void *to, const void *from, size_t bytes)
     memcpy(to, from, bytes);
     cbuf__fence_compiler();
 }
-CBUF__INLINE void cbuf__bulk_in(cbuf__word *to, const unsigned char *from, size_t bytes)
+/* Copies into the ring, a KiB at a time, and asks for what lies 2 KiB further on (a million rows
+ * deep, 360 against 197 M rows/s). */
+CBUF__SLOW void cbuf__copy_in(void *to, const unsigned char *from, size_t bytes, size_t room)
 {
-    if (CBUF_BULK_COPY && bytes > 2048) cbuf__copy(to, from, bytes); /* not for rows just filled */
+    unsigned char *place = CBUF__AS(unsigned char *, to);
+    for (size_t done = 0, n; done < bytes; done += n) {
+        n = bytes - done < 1024 ? bytes - done : 1024;
+        for (size_t line = done + 2048; line < done + 2048 + n && line < room; line += 64)
+            cbuf__fetch_to_write(place + line);
+        cbuf__copy(place + done, from + done, n);
+    }
+}
+CBUF__INLINE void cbuf__bulk_in(
+    const cbuf_ring *ring, uint64_t sequence, const unsigned char *from, size_t bytes)
+{
+    cbuf__word *to = cbuf__at(ring, sequence);
+    uint64_t rows = cbuf__until_end(ring, sequence, ring->reserved - sequence);
+    bool large = CBUF_BULK_COPY && bytes > 2048; /* others were just filled */
+    if (large) cbuf__copy_in(to, from, bytes, cbuf__span(rows, ring->stride));
     else cbuf__words_in(to, from, bytes / 8);
 }
 CBUF__INLINE void cbuf__bulk_out(unsigned char *to, const cbuf__word *from, size_t bytes)
@@ -1047,24 +1091,20 @@ CBUF__INLINE void cbuf__number_rows(
     }
 }
 
-/* How many of n rows from `sequence` on lie before the ring's end. */
-CBUF__INLINE uint64_t cbuf__until_end(const cbuf_ring *ring, uint64_t sequence, uint64_t n)
-{
-    uint64_t room = ring->capacity - (sequence & ring->mask);
-    return n < room ? n : room;
-}
-
 CBUF__INLINE void cbuf__put_rows(const cbuf_ring *ring, uint64_t sequence,
     const unsigned char *rows, uint64_t n, uint32_t row_bytes)
 {
     if (ring->dense && row_bytes % 8 == 0 && ring->stride == row_bytes && n > 1) {
         uint64_t first = cbuf__until_end(ring, sequence, n);
         size_t bytes = cbuf__span(first, row_bytes), rest = cbuf__span(n - first, row_bytes);
-        cbuf__bulk_in(cbuf__at(ring, sequence), rows, bytes);
-        if (rest) cbuf__bulk_in(cbuf__at(ring, 0), rows + bytes, rest);
+        cbuf__bulk_in(ring, sequence, rows, bytes);
+        if (rest) cbuf__bulk_in(ring, sequence + first, rows + bytes, rest);
         return;
     }
-    for (uint64_t end = sequence + n; sequence < end; sequence++, rows += row_bytes) {
+    bool near = cbuf__span(ring->capacity, ring->stride) < 128u << 10; /* they stay in a cache */
+    uint64_t end = sequence + n, reserved = near ? 0 : ring->many ? end : ring->reserved;
+    for (; sequence < end; sequence++, rows += row_bytes) {
+        cbuf__fetch_row(ring, sequence, reserved, ring->stride);
         if (row_bytes >= 8 && ring->shared_tail)
             cbuf__put_plain(cbuf__at(ring, sequence), sequence, rows, row_bytes);
         else
@@ -1816,8 +1856,10 @@ CBUF__INLINE bool cbuf__write_row(cbuf_ring *ring, const void *from, uint32_t ro
     if (CBUF__UNLIKELY(sequence >= ring->reserved)) return false;
     if (row_bytes >= 8 && CBUF__LIKELY(ring->local->plain == row_bytes)) {
         void *place = ring->rows + cbuf__span(sequence & ring->mask, row_bytes);
+        cbuf__fetch_row(ring, sequence, ring->reserved, row_bytes);
         cbuf__put_plain(CBUF__AS(cbuf__word *, place), sequence, row, row_bytes);
     } else if (CBUF__LIKELY(ring->local->other == row_bytes)) {
+        cbuf__fetch_row(ring, sequence, ring->reserved, ring->stride);
         cbuf__put_other(ring, sequence, row, row_bytes);
     } else {
         return false;
