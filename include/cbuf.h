@@ -1,5 +1,5 @@
 /*
- * cbuf.h - typed rows shared between processes: one producer, many readers, one file in /dev/shm.
+ * cbuf.h - typed rows shared between processes: producers, readers, and a file in /dev/shm.
  *
  * Include it anywhere, in any number of translation units, from C11 or C++11 on. Nothing to link.
  *
