@@ -198,6 +198,7 @@ static inline int cbuf_advise(const cbuf_column *columns, uint32_t column_count,
     uint32_t used = 0, end = 0;
     cbuf_advice other;
     if (n < 2 || !column_count || column_count > CBUF_MAX_COLUMNS) return CBUF_EINVAL;
+    memset(samples, 0, sizeof samples);
     for (uint32_t c = 0; c < column_count; c++) {
         uint32_t bytes = CBUF_TYPE_BYTES(columns[c].type), kind = columns[c].type >> 24;
         if (cbuf__column_fault(columns + c)) return CBUF_EINVAL;
