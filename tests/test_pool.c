@@ -273,7 +273,7 @@ TEST(closing_gives_back_all_that_a_handle_holds_and_its_place)
 TEST(options_out_of_range_are_errors_that_name_value_and_limit)
 {
     cbuf_pool pool;
-    unsigned char *memory;
+    unsigned char *memory = NULL;
     cbuf_pool_options options = pool_options(1, 0, 0, 0, 65);
     assert_int_equal(posix_memalign((void **)&memory, 64, 65536), 0);
     assert_int_equal(cbuf_pool_memory_needed(&options), CBUF_EINVAL);
