@@ -413,7 +413,7 @@ static void an_xxl_payload_stays_in_its_place_until_its_row_is_written(void **st
         row.another = 0;
         cbuf_reader_close(&gate);
         CHECK_IS(cbuf_pool_write(&rows, &row), 1);
-        CHECK(!is_mapped(place));
+        CHECK(is_emulated() || !is_mapped(place)); /* qemu may keep the addresses */
         CHECK_IS(large_files(stage), 1);
         CHECK(cbuf_pool_ring_drop(&rows) == 1);
         CHECK_IS(large_files(stage), 0);
