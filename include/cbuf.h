@@ -3931,12 +3931,13 @@ static inline int cbuf_wait_room(cbuf_ring *ring, uint32_t n, int64_t timeout_ns
     if (error) return error;
     if (!ring->gated) return 1;
     if (ring->many && ring->claimed) return CBUF_EINVAL;
-    for (int64_t start = cbuf__now_ns(CBUF__MONOTONIC), left = timeout_ns;;) {
+    for (int64_t start = 0, left = timeout_ns;;) {
         if (ring->many) cbuf__sweep_if_due(ring), ring->next = cbuf__edge(ring);
         cbuf__scan_gates(ring);
         if (ring->limit >= ring->next + n) return 1;
-        if (timeout_ns >= 0) left = timeout_ns - (cbuf__now_ns(CBUF__MONOTONIC) - start);
-        if (timeout_ns >= 0 && left <= 0) return 0;
+        int64_t now = cbuf__now_ns(CBUF__MONOTONIC);
+        if (!start) start = now;
+        if (timeout_ns >= 0 && (left = timeout_ns - (now - start)) <= 0) return 0;
         bool longer = ring->many && (left < 0 || left > spell);
         if (cbuf__await_gates(ring, n, 0, longer ? spell : left)) return 1;
     }
